@@ -1,0 +1,1 @@
+"""Compression: plans, and the functions that apply them to a network."""

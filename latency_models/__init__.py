@@ -1,0 +1,1 @@
+"""Latency models: seconds, with an interval, for any kernel and any network."""

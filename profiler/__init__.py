@@ -1,0 +1,1 @@
+"""Profiler: measures kernels on a device and keeps what it measured."""

@@ -1,0 +1,1 @@
+"""Search: budgets, allocation, strategies and the closed loop."""

@@ -1,0 +1,1 @@
+"""Strategies: each asks for candidates and is told how they did."""

@@ -1,0 +1,1 @@
+"""Targets: lowering networks to kernels, schedules, code generation, bundles and timing."""

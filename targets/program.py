@@ -1,0 +1,46 @@
+"""A program: the kernels a network becomes on a target, in order, with their constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import Array, TensorType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One kernel at work in a network.
+
+    `inputs` and `output` name tensors of the program; `nodes` are the network's nodes it
+    implements, the one that gave the kernel its operator first. `constants` are the operands by
+    role, still in the network's layout (``weight`` ``[O, I, KH, KW]``); the schedule packs them.
+    """
+
+    kernel: Kernel
+    inputs: tuple[str, ...]
+    output: str
+    constants: Mapping[str, Array]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A lowered network. `types` has every tensor that a call reads or writes."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    calls: tuple[Call, ...]
+    types: Mapping[str, TensorType]
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The distinct kernels, in order of first use."""
+        return tuple(dict.fromkeys(call.kernel for call in self.calls))
+
+    @property
+    def without_rule(self) -> tuple[Call, ...]:
+        """Calls of operators that have no schedule rule: they run, but slowly."""
+        return tuple(call for call in self.calls if call.kernel.op == "onnx")

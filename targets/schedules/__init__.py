@@ -1,0 +1,1 @@
+"""Rule-based schedules, one file per operator family."""

@@ -1,0 +1,305 @@
+"""Depthwise convolution: one filter per channel, channels across the vector lanes.
+
+A tile is some neighbouring output columns of one vector of channels. A kernel row's weights stay in
+registers; each input column is loaded once and used by every output column it reaches. The map's
+left and right edges are tiles of their own that leave out the taps outside the map; at the top and
+bottom the loop over kernel rows is shorter. So nothing is padded or copied.
+
+int8 runs on the float units: sums of products of 8-bit integers are exact in float32 while they
+stay below 2^24, and there is no 8-bit multiply-add without a horizontal sum, which is of no use
+across channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+
+from millifit.errors import CompileError
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import Array, TensorType
+from millifit.targets.schedules import epilogue, tir
+from millifit.targets.schedules.code import Constants, KernelCode
+from millifit.targets.schedules.tile import split_lanes
+from millifit.targets.target import Target
+
+_PARALLEL_MACS = 300_000
+# The largest number of taps for which 255 * 127 * taps is an exact float32.
+_MAX_INT8_TAPS = 2**24 // (255 * 127)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Design:
+    kernel: Kernel
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    columns: int  # output columns of a tile
+    lanes: int
+    parallel: bool
+
+    @property
+    def channels(self) -> int:
+        return self.kernel.output.shape[3]
+
+    @property
+    def vectors(self) -> tuple[int, ...]:
+        return split_lanes(self.channels, self.lanes)
+
+    @property
+    def padded_channels(self) -> int:
+        return sum(self.vectors)
+
+
+def design(kernel: Kernel, target: Target) -> _Design:
+    """Choose the tile: as many columns as the registers hold, evenly dividing the row."""
+    attributes = dict(kernel.attributes)
+    size = attributes["kernel"]
+    taps = math.prod(size)
+    if kernel.precision == "int8" and taps > _MAX_INT8_TAPS:
+        raise CompileError(
+            f"an int8 depthwise convolution of {size[0]}x{size[1]} taps could exceed exact "
+            f"arithmetic (at most {_MAX_INT8_TAPS} taps): leave this layer in fp32"
+        )
+    width = kernel.output.shape[2]
+    most = max(1, min(8, target.vector_registers - size[1] - 2))
+    columns = math.ceil(width / math.ceil(width / most))
+    macs = kernel.output.elements * taps
+    return _Design(
+        kernel=kernel, size=size, strides=attributes["strides"],
+        dilations=attributes["dilations"], pads=attributes["pads"], columns=columns,
+        lanes=target.fp32_lanes, parallel=target.threads > 1 and macs >= _PARALLEL_MACS,
+    )  # fmt: skip
+
+
+def depthwise(kernel: Kernel, target: Target) -> KernelCode:
+    """Code and operands of a depthwise_conv2d kernel (channel multiplier 1)."""
+    plan = design(kernel, target)
+    taps = math.prod(plan.size)
+    accumulator = "int32" if kernel.precision == "int8" else "float32"
+    operands = [
+        TensorType(shape=(taps * plan.padded_channels,), dtype="float32"),
+        TensorType(shape=(plan.padded_channels,), dtype=accumulator),
+        epilogue.SCALARS_TYPE,
+    ]
+    if kernel.precision == "int8":
+        operands.insert(2, TensorType(shape=(plan.padded_channels,), dtype="float32"))
+    return KernelCode(
+        function=_Writer(plan, operands).function(),
+        operands=tuple(operands),
+        pack=lambda constants: _pack(plan, constants),
+    )
+
+
+def _pack(plan: _Design, constants: Constants) -> tuple[Array, ...]:
+    """Weights [KH, KW, C] float32 (integers stay integers), per-channel values padded."""
+    kernel, wide = plan.kernel, plan.padded_channels
+    weight = np.zeros((*plan.size, wide), np.float32)
+    weight[..., : plan.channels] = constants["weight"][:, 0].transpose(1, 2, 0)
+    packed: list[Array] = [weight.ravel()]
+
+    def per_channel(values: Array, dtype: str) -> Array:
+        padded = np.zeros(wide, dtype)
+        padded[: plan.channels] = values
+        return padded
+
+    integer = kernel.precision == "int8"
+    packed.append(per_channel(constants["bias"], "int32" if integer else "float32"))
+    if integer:
+        packed.append(per_channel(epilogue.channel_multiplier(constants, kernel), "float32"))
+    packed.append(epilogue.pack_scalars(constants))
+    return tuple(packed)
+
+
+class _Writer:
+    """Writes the code of one design."""
+
+    def __init__(self, plan: _Design, operands: list[TensorType]) -> None:
+        self.plan = plan
+        kernel = plan.kernel
+        names = ["weight", "bias", "multiplier", "scalars"]
+        if kernel.precision == "fp32":
+            names.remove("multiplier")
+        self.parameters = [
+            *(
+                tir.parameter(name, t.shape, t.dtype)
+                for name, t in zip(("input", "residual"), kernel.inputs, strict=False)
+            ),
+            *(tir.parameter(n, t.shape, t.dtype) for n, t in zip(names, operands, strict=True)),
+            tir.parameter("output", kernel.output.shape, kernel.output.dtype),
+        ]
+        self.head: list[tir.Statement] = []
+        self.buffers: dict[str, tir.Buffer] = {}
+        for buffer in self.parameters:
+            declaration, view = tir.flat(buffer)
+            self.head.append(declaration)
+            self.buffers[buffer.name] = view
+
+    def function(self) -> tir.PrimFunc:
+        plan = self.plan
+        rows = tir.loop(plan.kernel.output.shape[1], self._row, name="y", parallel=plan.parallel)
+        return tir.function(self.parameters, [*self.head, *rows])
+
+    def _row(self, y: tir.Expr) -> list[tir.Statement]:
+        plan = self.plan
+        count = sum(1 for lanes in plan.vectors if lanes == plan.lanes and plan.channels >= lanes)
+        written = tir.loop(
+            count, lambda c: self._columns(y, c * plan.lanes, plan.lanes, plan.lanes), name="c"
+        )
+        start = count * plan.lanes
+        for lanes in plan.vectors[count:]:
+            valid = min(lanes, plan.channels - start)
+            written += self._columns(y, tir.const(start), lanes, valid)
+            start += lanes
+        return written
+
+    def _columns(
+        self, y: tir.Expr, channel: tir.Expr, lanes: int, valid: int
+    ) -> list[tir.Statement]:
+        """All tiles of one row and one vector of channels; those inside the map in a loop."""
+        plan = self.plan
+        width = plan.kernel.output.shape[2]
+        starts = list(range(0, width, plan.columns))
+        inner = [x for x in starts if x + plan.columns <= width and self._inside(x, plan.columns)]
+
+        def tile(x: tir.Expr, columns: int, known_x: int | None) -> list[tir.Statement]:
+            return self._tile(y, x, columns, known_x, channel, lanes, valid)
+
+        written: list[tir.Statement] = []
+        for x in starts:
+            if x in inner:
+                if x == inner[0]:
+                    written += tir.loop(
+                        len(inner),
+                        lambda t: tile(t * plan.columns + inner[0], plan.columns, None),
+                        name="tile",
+                    )
+            else:
+                written += tile(tir.const(x), min(plan.columns, width - x), x)
+        return written
+
+    def _inside(self, x: int, columns: int) -> bool:
+        plan = self.plan
+        left = x * plan.strides[1] - plan.pads[1]
+        right = (x + columns - 1) * plan.strides[1] - plan.pads[1]
+        right += (plan.size[1] - 1) * plan.dilations[1]
+        return left >= 0 and right < plan.kernel.inputs[0].shape[2]
+
+    def _tile(
+        self,
+        y: tir.Expr,
+        x: tir.Expr,
+        columns: int,
+        known_x: int | None,
+        channel: tir.Expr,
+        lanes: int,
+        valid: int,
+    ) -> list[tir.Statement]:
+        """`columns` outputs from column x; `known_x` where the tile touches an edge of the map."""
+        plan, kernel, buffers = self.plan, self.plan.kernel, self.buffers
+        _, height, width, channels = kernel.inputs[0].shape
+        allocation, accumulators = tir.scratch(
+            "accumulators", columns * lanes, "float32", registers=True
+        )
+        integer = kernel.precision == "int8"
+        body: list[tir.Statement] = [allocation]
+        start = tir.const(0.0, "float32", lanes)
+        if not integer:
+            start = tir.load(buffers["bias"], channel, lanes)
+        body += [tir.store(accumulators, i * lanes, start, lanes) for i in range(columns)]
+        top = y * plan.strides[0] - plan.pads[0]
+        first_column = x * plan.strides[1] - plan.pads[1]
+
+        def column_exists(offset: int) -> bool:
+            if known_x is None:
+                return True
+            at = known_x * plan.strides[1] - plan.pads[1] + offset
+            return 0 <= at < width
+
+        def kernel_row(ky: tir.Expr) -> list[tir.Statement]:
+            written: list[tir.Statement] = []
+            weights = []
+            for kx in range(plan.size[1]):
+                at = (ky * plan.size[1] + kx) * plan.padded_channels + channel
+                named, variable = tir.bind(
+                    f"w{kx}", tir.load(buffers["weight"], at, lanes), "float32", lanes
+                )
+                written.append(named)
+                weights.append(variable)
+            row = top + ky * plan.dilations[0]
+            taps: dict[int, list[tuple[int, int]]] = {}  # input column -> (output column, tap)
+            for i in range(columns):
+                for kx in range(plan.size[1]):
+                    taps.setdefault(i * plan.strides[1] + kx * plan.dilations[1], []).append(
+                        (i, kx)
+                    )
+            for offset in sorted(taps):
+                if not column_exists(offset):
+                    continue
+                at = (row * width + first_column + offset) * channels + channel
+                loading, value = self._load(at, lanes, valid)
+                written += loading
+                named, variable = tir.bind(f"x{offset}", value, "float32", lanes)
+                written.append(named)
+                for i, kx in taps[offset]:
+                    total = tir.load(accumulators, i * lanes, lanes) + variable * weights[kx]
+                    written.append(tir.store(accumulators, i * lanes, total, lanes))
+            return written
+
+        body += self._kernel_rows(top, height, kernel_row)
+        for i in range(columns):
+            total = tir.load(accumulators, i * lanes, lanes)
+            if integer:
+                total = tir.cast(total, "int32", lanes) + tir.load(buffers["bias"], channel, lanes)
+            out = (y * kernel.output.shape[2] + x + i) * channels + channel
+            body += self._write(total, out, channel, lanes, valid)
+        return body
+
+    def _kernel_rows(self, top, height, kernel_row):  # type: ignore[no-untyped-def]
+        """The loop over the kernel rows that lie in the map."""
+        plan = self.plan
+        if plan.pads[0] == 0 and plan.pads[2] == 0:
+            return tir.loop(plan.size[0], kernel_row, name="ky")
+        step = plan.dilations[0]
+        low = tirx.max(tir.const(0), tirx.floordiv(step - 1 - top, step))
+        high = tirx.min(tir.const(plan.size[0]), tirx.floordiv(height - top + step - 1, step))
+        named_low, first = tir.bind("ky_low", low, "int32")
+        named_high, last = tir.bind("ky_high", high, "int32")
+        rows = tir.loop(last - first, kernel_row, name="ky", start=first)
+        return [named_low, named_high, *rows]
+
+    def _load(self, at: tir.Expr, lanes: int, valid: int) -> tuple[list[tir.Statement], tir.Expr]:
+        """One input vector as float32, less the zero point; lanes past the last channel repeat it."""
+        source, written = self.buffers["input"], []
+        dtype = self.plan.kernel.inputs[0].dtype
+        if valid < lanes:
+            allocation, ragged = tir.scratch("ragged_input", lanes, dtype, registers=True)
+            written.append(allocation)
+            for lane in range(lanes):
+                value = tir.load(source, at + min(lane, valid - 1))
+                written.append(tir.store(ragged, lane, value))
+            value = tir.load(ragged, tir.const(0), lanes)
+        else:
+            value = tir.load(source, at, lanes)
+        if dtype == "uint8":
+            value = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
+            value = value - epilogue.splat_scalar(
+                self.buffers["scalars"], "input_zero_point", lanes
+            )
+        return written, value
+
+    def _write(
+        self, total: tir.Expr, out: tir.Expr, channel: tir.Expr, lanes: int, valid: int
+    ) -> list[tir.Statement]:
+        kernel, buffers = self.plan.kernel, self.buffers
+        multiplier = None
+        if kernel.precision == "int8":
+            multiplier = tir.load(buffers["multiplier"], channel, lanes)
+        return epilogue.write(
+            total, kernel=kernel, multiplier=multiplier, buffers=buffers, out=out, lanes=lanes,
+            valid=valid,
+        )  # fmt: skip

@@ -1,0 +1,201 @@
+"""What is fused behind a kernel's arithmetic: scale, activation, residual, requantization.
+
+The scalars that depend on a layer's quantization are operands (`Scalars`), so that they are no part
+of a kernel's identity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from tvm import tirx
+
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import Array, TensorType
+from millifit.targets.schedules import tir
+from millifit.targets.schedules.code import Constants
+
+# Position of each scalar in the operand that carries them all.
+_SCALARS = (
+    "input_zero_point",
+    "output_scale",
+    "output_zero_point",
+    "output_low",  # limits of the quantized output: the activation function, in its units
+    "output_high",
+    "inner_scale",  # the quantized value between the operator and a fused addition
+    "inner_zero_point",
+    "inner_low",
+    "inner_high",
+    "residual_scale",
+    "residual_zero_point",
+    "clip_low",  # limits of a fused Clip on real values
+    "clip_high",
+    "input_scale",
+)
+SCALARS_TYPE = TensorType(shape=(16,), dtype="float32")
+
+
+def scalar(buffer: tir.Buffer, name: str) -> tir.Expr:
+    """Read one scalar from the operand that carries them."""
+    return tir.load(buffer, _SCALARS.index(name))
+
+
+def splat_scalar(buffer: tir.Buffer, name: str, lanes: int) -> tir.Expr:
+    """One scalar in all lanes."""
+    return tir.splat(scalar(buffer, name), lanes)
+
+
+def pack_scalars(constants: Constants) -> Array:
+    """The operand `Scalars` of a call.
+
+    The limits of a quantized value follow from its scale, its zero point and the limits of the
+    activation function in front of it: ``act_low`` / ``act_high`` for the output, ``inner_act_low``
+    / ``inner_act_high`` for the value before a fused addition. Absent ones are infinite.
+    """
+    packed = np.zeros(SCALARS_TYPE.shape, np.float32)
+
+    def put(name: str, value: float) -> None:
+        packed[_SCALARS.index(name)] = value
+
+    def get(name: str, default: float) -> float:
+        return float(constants[name]) if name in constants else default
+
+    for name in ("input_zero_point", "input_scale", "residual_scale", "residual_zero_point"):
+        put(name, get(name, 0.0))
+    for prefix, limits in (("output", "act"), ("inner", "inner_act")):
+        scale, zero_point = get(f"{prefix}_scale", 1.0), get(f"{prefix}_zero_point", 0.0)
+        put(f"{prefix}_scale", scale)
+        put(f"{prefix}_zero_point", zero_point)
+        low, high = get(f"{limits}_low", -math.inf), get(f"{limits}_high", math.inf)
+        put(f"{prefix}_low", _quantized_limit(low, scale, zero_point))
+        put(f"{prefix}_high", _quantized_limit(high, scale, zero_point))
+    put("clip_low", get("clip_low", -math.inf))
+    put("clip_high", get("clip_high", math.inf))
+    return packed
+
+
+def _quantized_limit(limit: float, scale: float, zero_point: float) -> float:
+    if math.isinf(limit):
+        return 0.0 if limit < 0 else 255.0
+    return float(np.clip(np.rint(np.float32(limit) / np.float32(scale)) + zero_point, 0, 255))
+
+
+def quantize(value: tir.Expr, scalars: tir.Buffer, lanes: int) -> tir.Expr:
+    """Real float32 values to the output's uint8 (ONNX QuantizeLinear: halves to even)."""
+    scaled = value / splat_scalar(scalars, "output_scale", lanes)
+    return _to_uint8(tir.round_half_even(scaled), "output", scalars, lanes)
+
+
+def _to_uint8(rounded: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
+    return tir.cast(_limited(rounded, prefix, scalars, lanes), "uint8", lanes)
+
+
+def _limited(rounded: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
+    shifted = rounded + splat_scalar(scalars, f"{prefix}_zero_point", lanes)
+    low = splat_scalar(scalars, f"{prefix}_low", lanes)
+    high = splat_scalar(scalars, f"{prefix}_high", lanes)
+    return tir.cast(tir.clamp(shifted, low, high), "int32", lanes)
+
+
+def activate(value: tir.Expr, step: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
+    """A fused activation function on float32 values."""
+    if step == "relu":
+        return tirx.max(value, tir.const(0.0, "float32", lanes))
+    if step == "clip":
+        low = splat_scalar(scalars, "clip_low", lanes)
+        return tir.clamp(value, low, splat_scalar(scalars, "clip_high", lanes))
+    raise ValueError(f"unknown epilogue step {step!r}")
+
+
+def finish(
+    accumulator: tir.Expr,
+    *,
+    kernel: Kernel,
+    multiplier: tir.Expr | None,
+    residual: tir.Expr | None,
+    scalars: tir.Buffer,
+    lanes: int,
+) -> tir.Expr:
+    """From an accumulator (bias included) to the output's element type.
+
+    int8 kernels: `accumulator` is int32 and `multiplier` its scale per channel; the scale of what
+    the accumulator is rounded to first (output, or inner value) is divided into it.
+    """
+    quantized = kernel.output.dtype == "uint8"
+    value = accumulator
+    if kernel.precision == "int8":
+        value = tir.cast(value, "float32", lanes) * multiplier
+        if quantized and "add" not in kernel.epilogue:
+            return _to_uint8(tir.round_half_even(value), "output", scalars, lanes)
+        if quantized:
+            rounded = tir.round_half_even(value)
+            inner = tir.cast(_limited(rounded, "inner", scalars, lanes), "float32", lanes)
+            inner = inner - splat_scalar(scalars, "inner_zero_point", lanes)
+            value = inner * splat_scalar(scalars, "inner_scale", lanes)
+            value = value + dequantize(residual, "residual", scalars, lanes)
+            return quantize(value, scalars, lanes)
+    for step in kernel.epilogue:
+        if step == "add":
+            value = value + residual
+        else:
+            value = activate(value, step, scalars, lanes)
+    return quantize(value, scalars, lanes) if quantized else value
+
+
+def dequantize(value: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
+    """uint8 to real float32 values (ONNX DequantizeLinear)."""
+    real = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
+    real = real - splat_scalar(scalars, f"{prefix}_zero_point", lanes)
+    return real * splat_scalar(scalars, f"{prefix}_scale", lanes)
+
+
+def channel_multiplier(constants: Constants, kernel: Kernel) -> Array:
+    """Scale of an int8 layer's accumulator, [O] float32.
+
+    ``input_scale * weight_scale[o]``, over the scale of the quantized value that comes next.
+    """
+    scale = np.float32(constants["input_scale"]) * constants["weight_scale"].astype(np.float32)
+    if kernel.output.dtype == "uint8":
+        following = "inner_scale" if "add" in kernel.epilogue else "output_scale"
+        scale = scale / np.float32(constants[following])
+    return np.asarray(scale, np.float32)
+
+
+def write(
+    accumulator: tir.Expr,
+    *,
+    kernel: Kernel,
+    multiplier: tir.Expr | None,
+    buffers: Mapping[str, tir.Buffer],
+    out: tir.Expr,
+    lanes: int,
+    valid: int,
+) -> list[tir.Statement]:
+    """Finish one vector and store the `valid` lanes of it that exist, at `out` of the output."""
+    written: list[tir.Statement] = []
+    residual = None
+    if "add" in kernel.epilogue:
+        source, at = buffers["residual"], out
+        if valid < lanes:
+            allocation, source = tir.scratch(
+                "ragged_residual", lanes, kernel.inputs[1].dtype, registers=True
+            )
+            written.append(allocation)
+            for lane in range(lanes):
+                value = tir.load(buffers["residual"], out + min(lane, valid - 1))
+                written.append(tir.store(source, lane, value))
+            at = tir.const(0)
+        residual = tir.load(source, at, lanes)
+    value = finish(
+        accumulator, kernel=kernel, multiplier=multiplier, residual=residual,
+        scalars=buffers["scalars"], lanes=lanes,
+    )  # fmt: skip
+    if valid == lanes:
+        return [*written, tir.store(buffers["output"], out, value, lanes)]
+    allocation, ragged = tir.scratch("ragged", lanes, kernel.output.dtype, registers=True)
+    written += [allocation, tir.store(ragged, 0, value, lanes)]
+    for lane in range(valid):
+        written.append(tir.store(buffers["output"], out + lane, tir.load(ragged, lane)))
+    return written

@@ -1,0 +1,34 @@
+"""Which schedule writes which kernel."""
+
+from __future__ import annotations
+
+from millifit.errors import CompileError
+from millifit.targets.kernel import Kernel
+from millifit.targets.schedules.code import KernelCode
+from millifit.targets.schedules.contraction import contraction
+from millifit.targets.schedules.depthwise import depthwise
+from millifit.targets.schedules.elementwise import BINARY, CONVERSIONS, UNARY, elementwise
+from millifit.targets.schedules.layout import layout
+from millifit.targets.schedules.pooling import pooling
+from millifit.targets.target import Target
+
+
+def schedule(kernel: Kernel, target: Target) -> KernelCode:
+    """The code of a kernel on a target.
+
+    Raises CompileError for an operator without a rule; `onnx` kernels are built elsewhere.
+    """
+    if any(extent <= 0 for t in (*kernel.inputs, kernel.output) for extent in t.shape):
+        raise CompileError(f"kernel '{kernel.op}' has an empty tensor: {kernel}")
+    match kernel.op:
+        case "conv2d" | "dense":
+            return contraction(kernel, target)
+        case "depthwise_conv2d":
+            return depthwise(kernel, target)
+        case "max_pool" | "avg_pool" | "global_avg_pool":
+            return pooling(kernel, target)
+        case "to_channels_last" | "to_channels_first":
+            return layout(kernel, target)
+        case op if op in BINARY or op in UNARY or op in CONVERSIONS:
+            return elementwise(kernel, target)
+    raise CompileError(f"no schedule rule for operator '{kernel.op}'")

@@ -1,0 +1,74 @@
+"""The register tile: the one place where a target's registers decide a kernel's shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from millifit.targets.target import Target
+
+# A multiply-add takes about 4 cycles and two can start per cycle: fewer independent
+# accumulators than this leave the units idle.
+_ACCUMULATORS_IN_FLIGHT = 8
+_MAX_ROWS = 14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """`rows` output positions by `vectors` vectors of output channels, all in registers."""
+
+    rows: int
+    vectors: int
+
+
+def matrix_tile(target: Target, *, rows: int, channels: int) -> Tile:
+    """The tile for a product of `rows` positions and `channels` output channels.
+
+    A step of the reduction takes ``rows * vectors`` multiply-adds and ``rows + vectors`` loads; the
+    registers hold the accumulators, one vector of weights each, and a broadcast activation. Among
+    the tiles that fit, the one with the fewest estimated cycles for the whole product wins, ragged
+    edges included; between equals, the one that loads less.
+    """
+    lanes = target.fp32_lanes
+    best: tuple[float, float, Tile] | None = None
+    for vectors in range(1, 9):
+        if vectors > 1 and (vectors - 1) * lanes >= channels:
+            break
+        for height in range(1, min(_MAX_ROWS, rows) + 1):
+            if height * vectors + vectors + 1 > target.vector_registers:
+                break
+            whole, ragged = divmod(rows, height)
+            steps = whole * _step_cycles(height, vectors)
+            if ragged:
+                steps += _step_cycles(ragged, vectors)
+            panels = math.ceil(channels / (vectors * lanes))
+            loads = (height + vectors) / (height * vectors)
+            key = (round(steps * panels, 6), loads)
+            if best is None or key < best[:2]:
+                best = (*key, Tile(rows=height, vectors=vectors))
+    assert best is not None
+    return best[2]
+
+
+def _step_cycles(rows: int, vectors: int) -> float:
+    multiply_adds = max(rows * vectors, _ACCUMULATORS_IN_FLIGHT) / 2
+    loads = (rows + vectors) / 2
+    return max(multiply_adds, loads)
+
+
+def split_lanes(channels: int, lanes: int) -> tuple[int, ...]:
+    """Vectors that cover `channels`: full ones, then ever shorter powers of two, at least 4 wide.
+
+    ``split_lanes(24, 16) == (16, 8)``; ``split_lanes(10, 16) == (8, 4)``, two lanes of the last
+    vector being padding.
+    """
+    covered: list[int] = []
+    while channels > 0:
+        width = lanes
+        while width > 4 and width // 2 >= channels:
+            width //= 2
+        if width > channels and width > 4:
+            width //= 2
+        covered.append(width)
+        channels -= width
+    return tuple(covered)

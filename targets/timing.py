@@ -1,0 +1,118 @@
+"""How long something takes: the policy of a timing, its samples, and the interval they support."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from millifit.targets.kernel import Kernel
+from millifit.targets.target import Target
+
+# However slow a kernel is, its median is worth nothing with fewer samples than this.
+_FEWEST_SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingPolicy:
+    """When to stop measuring, and in which state the caches are. Part of a measurement's key.
+
+    A sample is the mean of a block of back-to-back runs lasting at least `block_s`. Samples are
+    taken until the 95 % interval of their median is narrower than `relative_interval` of the
+    median, or `max_samples` or `limit_s` is reached; the limit stops a slow kernel before
+    `min_samples`, too. Operands rotate through copies that together hold `working_set_bytes`, so
+    that weights come from the cache level they come from in a network of that size.
+    """
+
+    warmup_s: float = 0.01
+    block_s: float = 0.002
+    min_samples: int = 11
+    max_samples: int = 201
+    relative_interval: float = 0.02
+    limit_s: float = 0.5
+    working_set_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Seconds per run, in the order they were taken."""
+
+    run_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.run_s or not all(math.isfinite(s) and s > 0 for s in self.run_s):
+            raise ValueError(f"samples must be positive and finite seconds, got {self.run_s[:5]}")
+
+    @property
+    def median_s(self) -> float:
+        """The sample median."""
+        return float(np.median(self.run_s))
+
+    @property
+    def interval_s(self) -> tuple[float, float]:
+        """The 95 % interval of the median."""
+        return median_interval(self.run_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A measurement that gave no time; that is a result, too."""
+
+    reason: str
+
+
+class KernelTimer(Protocol):
+    """Times kernels on the device; a runner, or a replay of what one saw."""
+
+    def time_kernels(
+        self, kernels: Iterable[Kernel], target: Target, policy: TimingPolicy, *, seed: int
+    ) -> Iterator[tuple[Kernel, Samples | Failed]]:
+        """Each kernel with its outcome, in order.
+
+        A kernel is pulled from `kernels` when its turn has come and nothing else is being timed on
+        the machine, so a generator may still leave out what has been measured meanwhile. Consume
+        the iterator before anything else is timed: it holds the machine while it is open.
+        """
+        ...
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the median from order statistics (no distribution is assumed).
+
+    Fewer than six values cannot support 95 %: their range is returned, and covers less.
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    margin = 0.98 * math.sqrt(n)  # 1.96 standard deviations of Binomial(n, 1/2)
+    low = max(0, math.floor(n / 2 - margin))
+    high = min(n - 1, math.ceil(n / 2 + margin))
+    return ordered[low], ordered[high]
+
+
+def sample(run: Callable[[int], float], policy: TimingPolicy) -> Samples:
+    """Time `run` under `policy`.
+
+    `run(n)` runs the subject n times and returns the seconds taken by all of them together.
+    """
+    warm_until = time.perf_counter() + policy.warmup_s
+    elapsed = run(1)
+    while time.perf_counter() < warm_until:
+        elapsed = run(1)
+    per_block = max(1, math.ceil(policy.block_s / max(elapsed, 1e-9)))
+    elapsed = run(per_block) / per_block
+    per_block = max(1, math.ceil(policy.block_s / max(elapsed, 1e-9)))
+    stop = time.perf_counter() + policy.limit_s
+    taken: list[float] = []
+    while True:
+        taken.append(run(per_block) / per_block)
+        late = time.perf_counter() > stop and len(taken) >= _FEWEST_SAMPLES
+        if late or len(taken) >= policy.max_samples:
+            return Samples(run_s=tuple(taken))
+        if len(taken) >= policy.min_samples:
+            low, high = median_interval(taken)
+            if high - low <= policy.relative_interval * float(np.median(taken)):
+                return Samples(run_s=tuple(taken))
