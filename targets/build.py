@@ -6,6 +6,7 @@ Both go through `schedules.rules.schedule`, so what is timed is what ships.
 from __future__ import annotations
 
 import math
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -56,9 +57,7 @@ class BuiltKernel:
         copies = min(64, max(2, math.ceil(working_set_bytes / size)))
         return [self._arguments(rng, types) for _ in range(copies)]
 
-    def _arguments(
-        self, rng: np.random.Generator, types: Sequence[TensorType]
-    ) -> tuple[Any, ...]:
+    def _arguments(self, rng: np.random.Generator, types: Sequence[TensorType]) -> tuple[Any, ...]:
         import tvm
 
         values = [_random(rng, t) for t in types]
@@ -89,10 +88,8 @@ def build_kernel(kernel: Kernel, target: Target) -> BuiltKernel:
         if kernel.op == "onnx":
             from millifit.targets.schedules.onnx_operator import import_operator
 
-            module = tvm.IRModule({"main": import_operator(kernel)})
-            machine = relax.VirtualMachine(
-                relax.build(module, target=tvm_target(target)), tvm.cpu()
-            )
+            executable = relax.build(import_operator(kernel), target=tvm_target(target))
+            machine = relax.VirtualMachine(executable, tvm.cpu())
             run = machine["main"]
             return BuiltKernel(
                 kernel=kernel, function=lambda *given: run(*given[:-1]), operand_types=()
@@ -134,13 +131,11 @@ class Compiled:
 
 def compile_program(program: Program, target: Target) -> Compiled:
     """Compile a whole program into one library with statically planned buffers."""
-    import tvm
     from tvm import relax
 
     with _compile_errors(f"network '{program.name}'"):
         module, weights = _relax_module(program, target)
         executable = relax.build(module, target=tvm_target(target))
-    assert isinstance(module, tvm.IRModule)
     return Compiled(executable=executable, weights=tuple(weights))
 
 
@@ -164,8 +159,8 @@ def _relax_module(program: Program, target: Target) -> tuple[Any, list[Array]]:
     weights: list[Array] = []
     parameters: list[Any] = []
     operands_of: list[list[Any]] = []
-    for number, call in enumerate(program.calls):
-        operands = []
+    for call in program.calls:
+        operands: list[Any] = []
         if call.kernel in codes:
             for array in codes[call.kernel].pack(call.constants):
                 kind = TensorType(shape=array.shape, dtype=str(array.dtype))
@@ -173,7 +168,6 @@ def _relax_module(program: Program, target: Target) -> tuple[Any, list[Array]]:
                 weights.append(np.ascontiguousarray(array))
                 operands.append(parameters[-1])
         operands_of.append(operands)
-        del number
     functions: dict[Kernel, Any] = {}
     with builder.function("main", [*inputs, *parameters]):
         with builder.dataflow():
@@ -182,9 +176,7 @@ def _relax_module(program: Program, target: Target) -> tuple[Any, list[Array]]:
                     _call(builder, call, operands, values, functions, codes, tensor_type)
                 )
             outputs = [values[name] for name in program.outputs]
-            result = builder.emit_output(
-                outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
-            )
+            result = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
         builder.emit_func_output(result)
     return builder.get(), weights
 
@@ -210,9 +202,9 @@ def _call(  # type: ignore[no-untyped-def]
     if kernel not in functions:
         name = f"k{len(functions)}_{kernel.op}"
         if kernel.op == "onnx":
-            from millifit.targets.schedules.onnx_operator import import_operator
+            from millifit.targets.schedules.onnx_operator import add_operator
 
-            functions[kernel] = builder.add_func(import_operator(kernel), name)
+            functions[kernel] = add_operator(builder, kernel, name)
         else:
             functions[kernel] = builder.add_func(codes[kernel].function, name)
     if kernel.op == "onnx":
@@ -228,8 +220,6 @@ def export_library(compiled: Compiled, path: Path, target: Target) -> None:
     from tvm.support import cc
 
     machine = target.triple.split("-")[0]
-    import platform
-
     fcompile = None
     if machine != platform.machine():
         compiler = f"{machine}-linux-gnu-g++"

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,6 @@ def write_bundle(
     try:
         export_library(compiled, staging / "library.so", target)
         _write_weights(staging / "weights.bin", compiled.weights)
-        np.savez(staging / "golden.npz", input=golden_input)
         output_types = tuple(program.types[name] for name in program.outputs)
         manifest = Manifest(
             name=program.name, target=target, versions=versions,
@@ -92,12 +90,11 @@ def write_bundle(
             ),
             files={}, details=dict(details),
         )  # fmt: skip
+        golden: dict[str, Any] = {"input": golden_input}
         if runs_here(target) is None:
             outputs = LoadedBundle(manifest, staging).run(golden_input)
-            np.savez(
-                staging / "golden.npz", input=golden_input,
-                **{f"output{i}": value for i, value in enumerate(outputs)},
-            )  # type: ignore[arg-type]
+            golden |= {f"output{i}": value for i, value in enumerate(outputs)}
+        np.savez(staging / "golden.npz", **golden)
         manifest = _with_hashes(manifest, staging)
         (staging / "manifest.json").write_text(json.dumps(_plain(manifest), indent=1) + "\n")
         _replace_folder(staging, path)
@@ -119,8 +116,6 @@ def _write_weights(path: Path, weights: tuple[Array, ...]) -> None:
 
 
 def _with_hashes(manifest: Manifest, folder: Path) -> Manifest:
-    from dataclasses import replace
-
     return replace(manifest, files={name: _sha256(folder / name) for name in _FILES})
 
 
@@ -133,11 +128,11 @@ def _replace_folder(staging: Path, path: Path) -> None:
     """Put a finished folder in place; a reader sees the old one or the new one."""
     staging.chmod(0o755)
     if not path.exists():
-        os.replace(staging, path)
+        staging.replace(path)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-    os.replace(path, old / "was")
-    os.replace(staging, path)
+    path.replace(old / "was")
+    staging.replace(path)
     shutil.rmtree(old, ignore_errors=True)
 
 

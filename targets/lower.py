@@ -21,9 +21,14 @@ from millifit.targets.target import Precision, Target
 
 _BINARY = {"Add": "add", "Mul": "mul", "Sub": "sub", "Div": "div"}
 _UNARY = {
-    "Relu": "relu", "Clip": "clip", "Sigmoid": "sigmoid", "HardSigmoid": "hard_sigmoid",
-    "HardSwish": "hard_swish", "Tanh": "tanh", "LeakyRelu": "leaky_relu",
-}  # fmt: skip
+    "Relu": "relu",
+    "Clip": "clip",
+    "Sigmoid": "sigmoid",
+    "HardSigmoid": "hard_sigmoid",
+    "HardSwish": "hard_swish",
+    "Tanh": "tanh",
+    "LeakyRelu": "leaky_relu",
+}
 _UNARY_DEFAULTS = {"hard_sigmoid": {"alpha": 0.2, "beta": 0.5}, "leaky_relu": {"alpha": 0.01}}
 _POOLS = {"MaxPool": "max_pool", "AveragePool": "avg_pool", "GlobalAveragePool": "global_avg_pool"}
 _VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
@@ -101,9 +106,12 @@ class _Lowering:
                 self._node(node)
         outputs = tuple(self._output(name) for name in self.network.outputs)
         return Program(
-            name=self.network.name, inputs=self.network.inputs, outputs=outputs,
-            calls=tuple(self.calls), types=self.types,
-        )  # fmt: skip
+            name=self.network.name,
+            inputs=self.network.inputs,
+            outputs=outputs,
+            calls=tuple(self.calls),
+            types=self.types,
+        )
 
     # Values -------------------------------------------------------------------------------
 
@@ -149,7 +157,7 @@ class _Lowering:
                 output=output,
                 constants=constants,
                 nodes=nodes,
-            )  # fmt: skip
+            )
         )
 
     def _real(self, tensor: str) -> _Value:
@@ -237,8 +245,8 @@ class _Lowering:
             return None
         values, scale, zero_point = stored
         shape = (-1,) + (1,) * (values.ndim - 1) if scale.size > 1 else ()
-        shift = values.astype(np.float32) - zero_point.astype(np.float32).reshape(shape)
-        return np.asarray(shift * scale.reshape(shape), np.float32)
+        shifted = values.astype(np.float32) - zero_point.astype(np.float32).reshape(shape)
+        return np.asarray(shifted * scale.astype(np.float32).reshape(shape))
 
     def _stored(self, tensor: str) -> tuple[Array, Array, Array] | None:
         """Integer values, scale and zero point of a constant behind a DequantizeLinear."""
@@ -264,7 +272,7 @@ class _Lowering:
         if any(name and name not in constants for name in node.inputs[1:]):
             raise ModelError(f"node '{node.name}': scale and zero point must be constants")
         scale = constants[node.inputs[1]]
-        zero_point = np.zeros((), np.uint8)
+        zero_point: Array = np.zeros((), np.uint8)
         if len(node.inputs) > 2 and node.inputs[2]:
             zero_point = constants[node.inputs[2]]
         if scale.size != 1 or zero_point.dtype not in (np.uint8, np.int8):
@@ -299,9 +307,13 @@ class _Lowering:
                 value = self._last(value, source)
                 shape, last = value.shape, True
             wanted = _Value(
-                tensor=made, shape=shape, dtype="uint8", last=last, scale=scale,
+                tensor=made,
+                shape=shape,
+                dtype="uint8",
+                last=last,
+                scale=scale,
                 zero_point=zero_point,
-            )  # fmt: skip
+            )
             kernel = Kernel(op=op, inputs=(value.type,), output=wanted.type, precision="fp32")
             constants = _scalars(output=wanted)
         self._emit(kernel, [value], made, constants, (node.name,))
@@ -385,16 +397,19 @@ class _Lowering:
             tail.steps.append("relu")
             return
         tail.steps.append("clip")
-        tail.constants["clip_low"] = np.float32(low)
-        tail.constants["clip_high"] = np.float32(high)
+        _put_limits(tail.constants, "clip", low, high)
 
     def _absorb_quantization(self, tail: _Tail, quantizer: Node) -> None:
         scale, zero_point = self._quantization(quantizer)
         self._take(tail, quantizer)
         tail.quantized = _Value(
-            tensor=tail.tensor, shape=self._shape_last(quantizer.inputs[0]), dtype="uint8",
-            last=True, scale=scale, zero_point=zero_point,
-        )  # fmt: skip
+            tensor=tail.tensor,
+            shape=self._shape_last(quantizer.inputs[0]),
+            dtype="uint8",
+            last=True,
+            scale=scale,
+            zero_point=zero_point,
+        )
 
     def _absorb_quantized_addition(self, tail: _Tail, low: float, high: float) -> None:
         """Fuse ``Q -> DQ -> Add -> [activation] -> Q``: the addition of two quantized maps."""
@@ -447,9 +462,13 @@ class _Lowering:
         if tail.residual is not None:
             inputs = [*inputs, tail.residual]
         kernel = Kernel(
-            op=op, inputs=tuple(v.type for v in inputs), output=made.type, precision=precision,
-            attributes=tuple(sorted(attributes.items())), epilogue=tuple(tail.steps),
-        )  # fmt: skip
+            op=op,
+            inputs=tuple(v.type for v in inputs),
+            output=made.type,
+            precision=precision,
+            attributes=tuple(sorted(attributes.items())),
+            epilogue=tuple(tail.steps),
+        )
         names = (node.name, *(n.name for n in tail.nodes))
         self._emit(kernel, inputs, made.tensor, constants | tail.constants, names)
         if tail.quantized is not None:
@@ -464,7 +483,8 @@ class _Lowering:
         stored = self._stored(node.inputs[1])
         weight = self._constant(node.inputs[1])
         assert weight is not None
-        depthwise, attributes = False, {}
+        depthwise = False
+        attributes: dict[str, KernelAttribute] = {}
         if node.op == "Conv":
             depthwise, attributes = _convolution(node, weight, self.network.types[source].shape)
         integer = (
@@ -487,9 +507,14 @@ class _Lowering:
             bias = self._bias(node, weight.shape[0])
             constants = {"weight": weight.astype(np.float32), "bias": bias}
         self._finish(
-            node, op, [value], tail, precision="int8" if integer else "fp32",
-            attributes=attributes, constants=constants,
-        )  # fmt: skip
+            node,
+            op,
+            [value],
+            tail,
+            precision="int8" if integer else "fp32",
+            attributes=attributes,
+            constants=constants,
+        )
 
     def _bias(self, node: Node, channels: int) -> Array:
         if len(node.inputs) > 2 and node.inputs[2]:
@@ -514,9 +539,11 @@ class _Lowering:
             bias = np.rint(self._bias(node, channels).astype(np.float64) / step).astype(np.int64)
         bias = np.clip(bias, -(2**31) + 1, 2**31 - 1).astype(np.int32)
         return {
-            "weight": weight, "bias": np.broadcast_to(bias, (channels,)), "weight_scale": scale,
+            "weight": weight,
+            "bias": np.broadcast_to(bias, (channels,)),
+            "weight_scale": scale,
             **_scalars(input=value),
-        }  # fmt: skip
+        }
 
     def _pool(self, node: Node) -> None:
         source = node.inputs[0]
@@ -540,9 +567,12 @@ class _Lowering:
             value = self._last(self.quantized[source], source)
             made = replace(value, tensor=node.outputs[0], shape=self._shape_last(node.outputs[0]))
             kernel = Kernel(
-                op=op, inputs=(value.type,), output=made.type, precision="int8",
+                op=op,
+                inputs=(value.type,),
+                output=made.type,
+                precision="int8",
                 attributes=tuple(sorted(attributes.items())),
-            )  # fmt: skip
+            )
             self._emit(kernel, [value], made.tensor, {}, (node.name,))
             self.quantized[node.outputs[0]] = made
             return
@@ -558,9 +588,14 @@ class _Lowering:
         else:
             value = self._last(self._real(source), source)
         self._finish(
-            node, op, [value], tail, precision="int8" if integer else "fp32",
-            attributes=attributes, constants=constants,
-        )  # fmt: skip
+            node,
+            op,
+            [value],
+            tail,
+            precision="int8" if integer else "fp32",
+            attributes=attributes,
+            constants=constants,
+        )
 
     def _view(self, node: Node) -> None:
         """Another shape of the same memory; a real map goes back to channels first before."""
@@ -603,9 +638,14 @@ class _Lowering:
             values = [self._last(self._real(n), n) for n in (left, right)]
             constants, precision = {}, "fp32"
         self._finish(
-            node, _BINARY[node.op], values, tail, precision=precision, attributes={},
+            node,
+            _BINARY[node.op],
+            values,
+            tail,
+            precision=precision,
+            attributes={},
             constants=constants,
-        )  # fmt: skip
+        )
 
     def _binary_constant(self, node: Node, constant: str) -> None:
         operand = self._constant(constant)
@@ -622,9 +662,14 @@ class _Lowering:
         tail = self._tail(node, integer=False, residual=False)
         value = self._last(self._real(other), other)
         self._finish(
-            node, _BINARY[node.op], [value], tail, precision="fp32", attributes={},
+            node,
+            _BINARY[node.op],
+            [value],
+            tail,
+            precision="fp32",
+            attributes={},
             constants={"operand": operand},
-        )  # fmt: skip
+        )
 
     def _unary(self, node: Node) -> None:
         source = node.inputs[0]
@@ -640,7 +685,7 @@ class _Lowering:
         }
         constants: dict[str, Array] = {}
         if op == "clip" and limits is not None:
-            constants = {"clip_low": np.float32(limits[0]), "clip_high": np.float32(limits[1])}
+            _put_limits(constants, "clip", *limits)
         tail = _Tail(tensor=node.outputs[0])
         quantizer = self._only_reader(tail.tensor)
         if quantizer is not None and quantizer.op == "QuantizeLinear":
@@ -670,9 +715,12 @@ class _Lowering:
         model = encode(node, activations, constants, self.network)
         output = self.network.types[node.outputs[0]]
         kernel = Kernel(
-            op="onnx", inputs=tuple(v.type for v in values), output=output, precision="fp32",
+            op="onnx",
+            inputs=tuple(v.type for v in values),
+            output=output,
+            precision="fp32",
             attributes=(("model", model), ("operator", node.op)),
-        )  # fmt: skip
+        )
         self._emit(kernel, values, node.outputs[0], {}, (node.name,))
         self.real[node.outputs[0]] = _Value(
             tensor=node.outputs[0], shape=output.shape, dtype=output.dtype, last=False

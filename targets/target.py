@@ -16,8 +16,8 @@ DotProduct = Literal["avx512_vnni", "avx_vnni", "avx2_pmaddwd", "none"]
 class Target:
     """A device as the code generator and the profiler see it.
 
-    `mcpu` and `features` are LLVM's names. `vector_bits` and `vector_registers` are all that the
-    schedule rules look at, besides `dot_product`, the fastest exact int8 multiply-add of the device.
+    `mcpu` and `features` are LLVM's names. `vector_bits`, `vector_registers` and `dot_product`, the
+    fastest exact int8 multiply-add of the device, are all that the schedule rules look at.
     `cpu` is the marketing name, so that two machines with the same instruction set do not share
     measurements. Cache sizes are in bytes, per core except `l3_bytes`.
     """

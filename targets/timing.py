@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -86,11 +87,22 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     Fewer than six values cannot support 95 %: their range is returned, and covers less.
     """
     ordered = sorted(values)
-    n = len(ordered)
-    margin = 0.98 * math.sqrt(n)  # 1.96 standard deviations of Binomial(n, 1/2)
-    low = max(0, math.floor(n / 2 - margin))
-    high = min(n - 1, math.ceil(n / 2 + margin))
-    return ordered[low], ordered[high]
+    outside = _values_outside(len(ordered))
+    return ordered[outside], ordered[-1 - outside]
+
+
+@lru_cache
+def _values_outside(n: int) -> int:
+    """How many of n ordered values may be left out at each end of a 95 % interval of the median.
+
+    The median lies below the r-th smallest (from 0) where at most r values fall below it, which has
+    the probability of at most r heads in n tosses: that may be 2.5 %.
+    """
+    probability, outside = 0.5**n, 0
+    while probability + math.comb(n, outside + 1) * 0.5**n <= 0.025:
+        outside += 1
+        probability += math.comb(n, outside) * 0.5**n
+    return outside
 
 
 def sample(run: Callable[[int], float], policy: TimingPolicy) -> Samples:

@@ -13,6 +13,7 @@ across channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from millifit.errors import CompileError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue, tir
-from millifit.targets.schedules.code import Constants, KernelCode
+from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair, signature
 from millifit.targets.schedules.tile import split_lanes
 from millifit.targets.target import Target
 
@@ -57,8 +58,7 @@ class _Design:
 
 def design(kernel: Kernel, target: Target) -> _Design:
     """Choose the tile: as many columns as the registers hold, evenly dividing the row."""
-    attributes = dict(kernel.attributes)
-    size = attributes["kernel"]
+    size = pair(kernel, "kernel")
     taps = math.prod(size)
     if kernel.precision == "int8" and taps > _MAX_INT8_TAPS:
         raise CompileError(
@@ -70,8 +70,8 @@ def design(kernel: Kernel, target: Target) -> _Design:
     columns = math.ceil(width / math.ceil(width / most))
     macs = kernel.output.elements * taps
     return _Design(
-        kernel=kernel, size=size, strides=attributes["strides"],
-        dilations=attributes["dilations"], pads=attributes["pads"], columns=columns,
+        kernel=kernel, size=size, strides=pair(kernel, "strides"),
+        dilations=pair(kernel, "dilations"), pads=pads_of(kernel), columns=columns,
         lanes=target.fp32_lanes, parallel=target.threads > 1 and macs >= _PARALLEL_MACS,
     )  # fmt: skip
 
@@ -81,16 +81,17 @@ def depthwise(kernel: Kernel, target: Target) -> KernelCode:
     plan = design(kernel, target)
     taps = math.prod(plan.size)
     accumulator = "int32" if kernel.precision == "int8" else "float32"
-    operands = [
-        TensorType(shape=(taps * plan.padded_channels,), dtype="float32"),
-        TensorType(shape=(plan.padded_channels,), dtype=accumulator),
-        epilogue.SCALARS_TYPE,
-    ]
-    if kernel.precision == "int8":
-        operands.insert(2, TensorType(shape=(plan.padded_channels,), dtype="float32"))
+    operands = {
+        "weight": TensorType(shape=(taps * plan.padded_channels,), dtype="float32"),
+        "bias": TensorType(shape=(plan.padded_channels,), dtype=accumulator),
+        "multiplier": TensorType(shape=(plan.padded_channels,), dtype="float32"),
+        "scalars": epilogue.SCALARS_TYPE,
+    }
+    if kernel.precision == "fp32":
+        del operands["multiplier"]
     return KernelCode(
         function=_Writer(plan, operands).function(),
-        operands=tuple(operands),
+        operands=tuple(operands.values()),
         pack=lambda constants: _pack(plan, constants),
     )
 
@@ -118,31 +119,15 @@ def _pack(plan: _Design, constants: Constants) -> tuple[Array, ...]:
 class _Writer:
     """Writes the code of one design."""
 
-    def __init__(self, plan: _Design, operands: list[TensorType]) -> None:
+    def __init__(self, plan: _Design, operands: Mapping[str, TensorType]) -> None:
         self.plan = plan
-        kernel = plan.kernel
-        names = ["weight", "bias", "multiplier", "scalars"]
-        if kernel.precision == "fp32":
-            names.remove("multiplier")
-        self.parameters = [
-            *(
-                tir.parameter(name, t.shape, t.dtype)
-                for name, t in zip(("input", "residual"), kernel.inputs, strict=False)
-            ),
-            *(tir.parameter(n, t.shape, t.dtype) for n, t in zip(names, operands, strict=True)),
-            tir.parameter("output", kernel.output.shape, kernel.output.dtype),
-        ]
-        self.head: list[tir.Statement] = []
-        self.buffers: dict[str, tir.Buffer] = {}
-        for buffer in self.parameters:
-            declaration, view = tir.flat(buffer)
-            self.head.append(declaration)
-            self.buffers[buffer.name] = view
+        self.signature = signature(plan.kernel, operands)
+        self.buffers = self.signature.views
 
     def function(self) -> tir.PrimFunc:
         plan = self.plan
         rows = tir.loop(plan.kernel.output.shape[1], self._row, name="y", parallel=plan.parallel)
-        return tir.function(self.parameters, [*self.head, *rows])
+        return self.signature.function(rows)
 
     def _row(self, y: tir.Expr) -> list[tir.Statement]:
         plan = self.plan
@@ -256,10 +241,15 @@ class _Writer:
             if integer:
                 total = tir.cast(total, "int32", lanes) + tir.load(buffers["bias"], channel, lanes)
             out = (y * kernel.output.shape[2] + x + i) * channels + channel
-            body += self._write(total, out, channel, lanes, valid)
+            body += epilogue.write(
+                total, kernel=kernel, channel=channel, buffers=buffers, out=out, lanes=lanes,
+                valid=valid,
+            )  # fmt: skip
         return body
 
-    def _kernel_rows(self, top, height, kernel_row):  # type: ignore[no-untyped-def]
+    def _kernel_rows(
+        self, top: tir.Expr, height: int, kernel_row: Callable[[tir.Expr], list[tir.Statement]]
+    ) -> list[tir.Statement]:
         """The loop over the kernel rows that lie in the map."""
         plan = self.plan
         if plan.pads[0] == 0 and plan.pads[2] == 0:
@@ -273,7 +263,7 @@ class _Writer:
         return [named_low, named_high, *rows]
 
     def _load(self, at: tir.Expr, lanes: int, valid: int) -> tuple[list[tir.Statement], tir.Expr]:
-        """One input vector as float32, less the zero point; lanes past the last channel repeat it."""
+        """One input vector as float32, less the zero point; spare lanes repeat the last one."""
         source, written = self.buffers["input"], []
         dtype = self.plan.kernel.inputs[0].dtype
         if valid < lanes:
@@ -291,15 +281,3 @@ class _Writer:
                 self.buffers["scalars"], "input_zero_point", lanes
             )
         return written, value
-
-    def _write(
-        self, total: tir.Expr, out: tir.Expr, channel: tir.Expr, lanes: int, valid: int
-    ) -> list[tir.Statement]:
-        kernel, buffers = self.plan.kernel, self.buffers
-        multiplier = None
-        if kernel.precision == "int8":
-            multiplier = tir.load(buffers["multiplier"], channel, lanes)
-        return epilogue.write(
-            total, kernel=kernel, multiplier=multiplier, buffers=buffers, out=out, lanes=lanes,
-            valid=valid,
-        )  # fmt: skip

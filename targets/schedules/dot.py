@@ -24,6 +24,16 @@ class Dot:
     weight: str
     accumulator: str
 
+    @property
+    def weight_register(self) -> str:
+        """Element type of the weights once loaded."""
+        return {"avx2_pmaddwd": "int16", "widen": "int32"}.get(self.kind, self.weight)
+
+    @property
+    def broadcast(self) -> str:
+        """Type of one step's activations as a scalar."""
+        return "float32" if self.kind == "fma" else "int32"
+
 
 def dot_for(kernel: Kernel, target: Target) -> Dot:
     """The fastest exact step of the target for a kernel.
@@ -54,15 +64,13 @@ def dot_for(kernel: Kernel, target: Target) -> Dot:
 def load_weights(dot: Dot, buffer: tir.Buffer, base: tir.Expr, lanes: int) -> tir.Expr:
     """`lanes` output channels' weights of one step, as the multiply-add wants them."""
     weights = tir.load(buffer, base, lanes * dot.unit)
-    if dot.kind == "avx2_pmaddwd":
-        return tir.cast(weights, "int16", lanes * dot.unit)
-    if dot.kind == "widen":
-        return tir.cast(weights, "int32", lanes)
-    return weights
+    if dot.weight_register == dot.weight:
+        return weights
+    return tir.cast(weights, dot.weight_register, lanes * dot.unit)
 
 
 def load_activation(dot: Dot, buffer: tir.Buffer, base: tir.Expr) -> tir.Expr:
-    """One step's activations as a scalar to be broadcast: a float, or `unit` integers in 32 bits."""
+    """One step's activations as a scalar to broadcast: a float, or `unit` integers in 32 bits."""
     value = tir.load(buffer, base, dot.unit)
     if dot.kind == "fma":
         return value

@@ -6,12 +6,15 @@ activation functions; quantize, dequantize and requantize.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 from tvm import tirx
 
 from millifit.targets.kernel import Kernel
-from millifit.targets.network import TensorType
+from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue, tir
-from millifit.targets.schedules.code import Constants, KernelCode
+from millifit.targets.schedules.code import Constants, KernelCode, number, signature
 from millifit.targets.target import Target
 
 BINARY = ("add", "mul", "sub", "div")
@@ -27,24 +30,13 @@ def elementwise(kernel: Kernel, target: Target) -> KernelCode:
     A BINARY kernel's second operand is ``inputs[1]`` (the same shape, or one value per channel),
     or, with one input only, the constant ``operand``: one value per channel or a scalar.
     """
-    inputs = [
-        tir.parameter(name, t.shape, t.dtype)
-        for name, t in zip(("input", "residual"), kernel.inputs, strict=False)
-    ]
-    operands = [epilogue.SCALARS_TYPE]
+    operands = {"scalars": epilogue.SCALARS_TYPE}
     constant = kernel.op in BINARY and len(kernel.inputs) == 1
     channels = kernel.output.shape[-1]
     if constant:
-        operands.insert(0, TensorType(shape=(channels,), dtype="float32"))
-        inputs.append(tir.parameter("operand", (channels,), "float32"))
-    scalars = tir.parameter("scalars", epilogue.SCALARS_TYPE.shape, "float32")
-    output = tir.parameter("output", kernel.output.shape, kernel.output.dtype)
-    parameters = [*inputs, scalars, output]
-    head, views = [], {}
-    for buffer in parameters:
-        declaration, views[buffer.name] = tir.flat(buffer)
-        head.append(declaration)
-    views["second"] = views.get("operand", views.get("residual"))
+        operands = {"operand": TensorType(shape=(channels,), dtype="float32"), **operands}
+    parameters = signature(kernel, operands)
+    views = parameters.views
     per_channel = constant or (
         len(kernel.inputs) == 2 and kernel.inputs[1].elements < kernel.output.elements
     )
@@ -73,31 +65,36 @@ def elementwise(kernel: Kernel, target: Target) -> KernelCode:
         rest = whole * lanes
         body += tir.vectors(total - rest, lambda at, w: write(at + rest, at + rest, w))
 
-    def pack(constants: Constants) -> tuple[object, ...]:
+    def pack(constants: Constants) -> tuple[Array, ...]:
         scalars = epilogue.pack_scalars(constants)
         if not constant:
             return (scalars,)
-        import numpy as np
-
         given = np.broadcast_to(constants["operand"].astype(np.float32).ravel(), (channels,))
         return (np.ascontiguousarray(given), scalars)
 
     return KernelCode(
-        function=tir.function(parameters, [*head, *body]),
-        operands=tuple(operands),
-        pack=pack,  # type: ignore[arg-type]
+        function=parameters.function(body), operands=tuple(operands.values()), pack=pack
     )
 
 
-def _value(kernel, views, at, second_at, lanes):  # type: ignore[no-untyped-def]
+def _value(
+    kernel: Kernel,
+    views: Mapping[str, tir.Buffer],
+    at: tir.Expr,
+    second_at: tir.Expr,
+    lanes: int,
+) -> tir.Expr:
     scalars = views["scalars"]
     value = tir.load(views["input"], at, lanes)
+    if kernel.op == "add" and kernel.precision == "int8":
+        real = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
+        residual = tir.load(views["residual"], at, lanes)
+        return epilogue.add_quantized(real, residual, "input", scalars, lanes)
     if kernel.inputs[0].dtype == "uint8":
         value = epilogue.dequantize(value, "input", scalars, lanes)
     if kernel.op in BINARY:
-        second = tir.load(views["second"], second_at, lanes)
-        if len(kernel.inputs) == 2 and kernel.inputs[1].dtype == "uint8":
-            second = epilogue.dequantize(second, "residual", scalars, lanes)
+        second = views["operand"] if "operand" in views else views["residual"]
+        second = tir.load(second, second_at, lanes)
         value = _binary(kernel.op, value, second)
     elif kernel.op in UNARY:
         value = _unary(kernel, value, scalars, lanes)
@@ -120,23 +117,25 @@ def _binary(op: str, left: tir.Expr, right: tir.Expr) -> tir.Expr:
 
 
 def _unary(kernel: Kernel, value: tir.Expr, scalars: tir.Buffer, lanes: int) -> tir.Expr:
-    attributes = dict(kernel.attributes)
 
-    def number(constant: float) -> tir.Expr:
+    def value_of(constant: float) -> tir.Expr:
         return tir.const(constant, "float32", lanes)
 
     match kernel.op:
         case "relu" | "clip":
             return epilogue.activate(value, kernel.op, scalars, lanes)
         case "sigmoid":
-            return number(1.0) / (number(1.0) + tirx.exp(number(0.0) - value))
+            return value_of(1.0) / (value_of(1.0) + tirx.exp(value_of(0.0) - value))
         case "tanh":
             return tirx.tanh(value)
         case "leaky_relu":
-            slope = number(float(attributes["alpha"]))
-            return tirx.Select(value < number(0.0), value * slope, value)
+            slope = value_of(number(kernel, "alpha", 0.0))
+            return tirx.Select(value < value_of(0.0), value * slope, value)
         case "hard_sigmoid":
-            slope, offset = number(float(attributes["alpha"])), number(float(attributes["beta"]))
-            return tir.clamp(value * slope + offset, number(0.0), number(1.0))
-    gate = tir.clamp(value / number(6.0) + number(0.5), number(0.0), number(1.0))
+            slope, offset = (
+                value_of(number(kernel, "alpha", 0.0)),
+                value_of(number(kernel, "beta", 0.0)),
+            )
+            return tir.clamp(value * slope + offset, value_of(0.0), value_of(1.0))
+    gate = tir.clamp(value / value_of(6.0) + value_of(0.5), value_of(0.0), value_of(1.0))
     return value * gate  # hard_swish

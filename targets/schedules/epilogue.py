@@ -33,6 +33,8 @@ _SCALARS = (
     "clip_low",  # limits of a fused Clip on real values
     "clip_high",
     "input_scale",
+    "first_ratio",  # an addition of quantized values, in units of its output
+    "residual_ratio",
 )
 SCALARS_TYPE = TensorType(shape=(16,), dtype="float32")
 
@@ -71,6 +73,11 @@ def pack_scalars(constants: Constants) -> Array:
         low, high = get(f"{limits}_low", -math.inf), get(f"{limits}_high", math.inf)
         put(f"{prefix}_low", _quantized_limit(low, scale, zero_point))
         put(f"{prefix}_high", _quantized_limit(high, scale, zero_point))
+    if "residual_scale" in constants:
+        first = "inner" if "inner_scale" in constants else "input"
+        unit = np.float32(get("output_scale", 1.0))
+        put("first_ratio", float(np.float32(get(f"{first}_scale", 1.0)) / unit))
+        put("residual_ratio", float(np.float32(get("residual_scale", 1.0)) / unit))
     put("clip_low", get("clip_low", -math.inf))
     put("clip_high", get("clip_high", math.inf))
     return packed
@@ -89,14 +96,33 @@ def quantize(value: tir.Expr, scalars: tir.Buffer, lanes: int) -> tir.Expr:
 
 
 def _to_uint8(rounded: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
-    return tir.cast(_limited(rounded, prefix, scalars, lanes), "uint8", lanes)
-
-
-def _limited(rounded: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
     shifted = rounded + splat_scalar(scalars, f"{prefix}_zero_point", lanes)
+    return tir.cast(_limited(shifted, prefix, scalars, lanes), "uint8", lanes)
+
+
+def _limited(value: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
     low = splat_scalar(scalars, f"{prefix}_low", lanes)
     high = splat_scalar(scalars, f"{prefix}_high", lanes)
-    return tir.cast(tir.clamp(shifted, low, high), "int32", lanes)
+    return tir.cast(tir.clamp(value, low, high), "int32", lanes)
+
+
+def add_quantized(
+    first: tir.Expr, residual: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int
+) -> tir.Expr:
+    """The sum of two quantized values, quantized: `first` (float32, of `prefix`) and a uint8 one.
+
+    Computed in units of the output with its zero point, rounded once, as ONNX Runtime's
+    QLinearAdd does, so that both agree on ties.
+    """
+    second = tir.cast(tir.cast(residual, "int32", lanes), "float32", lanes)
+    ratio, residual_ratio = scalar(scalars, "first_ratio"), scalar(scalars, "residual_ratio")
+    offset = scalar(scalars, "output_zero_point")
+    offset = offset - ratio * scalar(scalars, f"{prefix}_zero_point")
+    offset = offset - residual_ratio * scalar(scalars, "residual_zero_point")
+    total = second * tir.splat(residual_ratio, lanes) + tir.splat(offset, lanes)
+    total = first * tir.splat(ratio, lanes) + total
+    rounded = tir.round_half_even(total)
+    return tir.cast(_limited(rounded, "output", scalars, lanes), "uint8", lanes)
 
 
 def activate(value: tir.Expr, step: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
@@ -130,17 +156,12 @@ def finish(
         if quantized and "add" not in kernel.epilogue:
             return _to_uint8(tir.round_half_even(value), "output", scalars, lanes)
         if quantized:
-            rounded = tir.round_half_even(value)
-            inner = tir.cast(_limited(rounded, "inner", scalars, lanes), "float32", lanes)
-            inner = inner - splat_scalar(scalars, "inner_zero_point", lanes)
-            value = inner * splat_scalar(scalars, "inner_scale", lanes)
-            value = value + dequantize(residual, "residual", scalars, lanes)
-            return quantize(value, scalars, lanes)
+            shifted = tir.round_half_even(value)
+            shifted = shifted + splat_scalar(scalars, "inner_zero_point", lanes)
+            inner = tir.cast(_limited(shifted, "inner", scalars, lanes), "float32", lanes)
+            return add_quantized(inner, residual, "inner", scalars, lanes)
     for step in kernel.epilogue:
-        if step == "add":
-            value = value + residual
-        else:
-            value = activate(value, step, scalars, lanes)
+        value = value + residual if step == "add" else activate(value, step, scalars, lanes)
     return quantize(value, scalars, lanes) if quantized else value
 
 
@@ -167,14 +188,20 @@ def write(
     accumulator: tir.Expr,
     *,
     kernel: Kernel,
-    multiplier: tir.Expr | None,
+    channel: tir.Expr,
     buffers: Mapping[str, tir.Buffer],
     out: tir.Expr,
     lanes: int,
     valid: int,
 ) -> list[tir.Statement]:
-    """Finish one vector and store the `valid` lanes of it that exist, at `out` of the output."""
+    """Finish one vector of a layer and store the `valid` lanes of it that exist.
+
+    `channel` is its place in the per-channel operands, `out` its place in the output.
+    """
     written: list[tir.Statement] = []
+    multiplier = None
+    if kernel.precision == "int8":
+        multiplier = tir.load(buffers["multiplier"], channel, lanes)
     residual = None
     if "add" in kernel.epilogue:
         source, at = buffers["residual"], out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from millifit.targets.kernel import Kernel
 from millifit.targets.schedules import epilogue, tir
-from millifit.targets.schedules.code import KernelCode
+from millifit.targets.schedules.code import KernelCode, signature
 from millifit.targets.target import Target
 
 _PARALLEL_ELEMENTS = 1 << 17
@@ -22,15 +22,8 @@ def layout(kernel: Kernel, target: Target) -> KernelCode:
         else (kernel.inputs[0].shape[3], *kernel.inputs[0].shape[1:3])
     )
     batch, pixels = kernel.inputs[0].shape[0], height * width
-    parameters = [
-        tir.parameter("input", kernel.inputs[0].shape, kernel.inputs[0].dtype),
-        tir.parameter("scalars", epilogue.SCALARS_TYPE.shape, "float32"),
-        tir.parameter("output", kernel.output.shape, kernel.output.dtype),
-    ]
-    head, views = [], {}
-    for buffer in parameters:
-        declaration, views[buffer.name] = tir.flat(buffer)
-        head.append(declaration)
+    parameters = signature(kernel, {"scalars": epilogue.SCALARS_TYPE})
+    views = parameters.views
 
     def move(n: tir.Expr, pixel: tir.Expr, channel: tir.Expr) -> list[tir.Statement]:
         first = (n * channels + channel) * pixels + pixel
@@ -61,7 +54,7 @@ def layout(kernel: Kernel, target: Target) -> KernelCode:
         name="n",
     )
     return KernelCode(
-        function=tir.function(parameters, [*head, *body]),
+        function=parameters.function(body),
         operands=(epilogue.SCALARS_TYPE,),
         pack=lambda constants: (epilogue.pack_scalars(constants),),
     )

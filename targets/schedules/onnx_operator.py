@@ -38,7 +38,7 @@ def encode(
     # Names are replaced so that equal operators are equal kernels.
     names = {tensor: f"x{i}" for i, tensor in enumerate(activations)}
     names |= {tensor: f"c{i}" for i, tensor in enumerate(constants)}
-    attributes = {
+    attributes: dict[str, Any] = {
         key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
         for key, value in sorted(node.attributes.items())
     }
@@ -55,7 +55,7 @@ def encode(
 
 
 def import_operator(kernel: Kernel) -> Any:
-    """The kernel as a Relax function from its inputs to its output.
+    """The kernel as a Relax module: ``main`` from its inputs to its output, and what it calls.
 
     Raises UnsupportedOperator where the import fails.
     """
@@ -63,9 +63,31 @@ def import_operator(kernel: Kernel) -> Any:
 
     model = onnx.load_from_string(base64.b64decode(str(kernel.attribute("model"))))
     try:
-        return from_onnx(model, opset=model.opset_import[0].version)["main"]
+        return from_onnx(model, opset=model.opset_import[0].version)
     except Exception as error:  # TVM's importers raise all kinds
         raise UnsupportedOperator(
             op=str(kernel.attribute("operator")), node=str(kernel.attribute("operator")),
             detail=str(error).splitlines()[-1][:200] if str(error) else type(error).__name__,
         ) from error  # fmt: skip
+
+
+def add_operator(builder: Any, kernel: Kernel, name: str) -> Any:
+    """Add an imported operator to a module that is being built; its function's GlobalVar."""
+    from tvm import relax
+
+    imported = import_operator(kernel)
+    renamed = {
+        variable.name_hint: builder.add_func(function, f"{name}_{variable.name_hint}")
+        for variable, function in imported.functions_items()
+        if variable.name_hint != "main"
+    }
+
+    @relax.expr_functor.mutator
+    class Renamer(relax.PyExprMutator):  # type: ignore[misc]  # TVM is untyped
+        """Points calls at the functions' new names."""
+
+        def visit_global_var_(self, op: Any) -> Any:
+            return renamed.get(op.name_hint, op)
+
+    main = Renamer().visit_expr(imported["main"])
+    return builder.add_func(main.without_attr("global_symbol"), name)

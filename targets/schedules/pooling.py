@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from tvm import tirx
 
 from millifit.targets.kernel import Kernel
 from millifit.targets.schedules import epilogue, tir
-from millifit.targets.schedules.code import KernelCode
+from millifit.targets.schedules.code import KernelCode, number, pads_of, pair, signature
 from millifit.targets.target import Target
 
 _PARALLEL_ELEMENTS = 1 << 17
@@ -20,20 +21,12 @@ def pooling(kernel: Kernel, target: Target) -> KernelCode:
     Averages of uint8 values are sums of integers, scaled once.
     """
     _, height, width, channels = kernel.inputs[0].shape
-    attributes = dict(kernel.attributes)
-    size = attributes.get("kernel", (height, width))
-    strides = attributes.get("strides", (1, 1))
-    top, left, *_ = attributes.get("pads", (0, 0, 0, 0))
-    include_padding = bool(attributes.get("count_include_pad", 0))
-    parameters = [
-        tir.parameter("input", kernel.inputs[0].shape, kernel.inputs[0].dtype),
-        tir.parameter("scalars", epilogue.SCALARS_TYPE.shape, "float32"),
-        tir.parameter("output", kernel.output.shape, kernel.output.dtype),
-    ]
-    head, views = [], {}
-    for buffer in parameters:
-        declaration, views[buffer.name] = tir.flat(buffer)
-        head.append(declaration)
+    size = pair(kernel, "kernel", (height, width))
+    strides = pair(kernel, "strides", (1, 1))
+    top, left, *_ = pads_of(kernel)
+    include_padding = bool(number(kernel, "count_include_pad", 0))
+    parameters = signature(kernel, {"scalars": epilogue.SCALARS_TYPE})
+    views = parameters.views
     # global_avg_pool may write [N, C] or [N, 1, 1, C]: one position either way
     rows, columns = kernel.output.shape[1:3] if len(kernel.output.shape) == 4 else (1, 1)
 
@@ -62,13 +55,21 @@ def pooling(kernel: Kernel, target: Target) -> KernelCode:
         parallel=parallel,
     )  # fmt: skip
     return KernelCode(
-        function=tir.function(parameters, [*head, *body]),
+        function=parameters.function(body),
         operands=(epilogue.SCALARS_TYPE,),
         pack=lambda constants: (epilogue.pack_scalars(constants),),
     )
 
 
-def _window(kernel, views, ranges, covered, out, c, lanes):  # type: ignore[no-untyped-def]
+def _window(
+    kernel: Kernel,
+    views: Mapping[str, tir.Buffer],
+    ranges: list[tuple[tir.Expr, tir.Expr]],
+    covered: tir.Expr,
+    out: tir.Expr,
+    c: tir.Expr,
+    lanes: int,
+) -> list[tir.Statement]:
     """Reduce one window for `lanes` channels and store the result."""
     _, _, width, channels = kernel.inputs[0].shape
     source, scalars = views["input"], views["scalars"]

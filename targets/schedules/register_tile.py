@@ -1,0 +1,172 @@
+"""The register tile: some output positions by one panel of channels, the innermost code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from millifit.targets.schedules import epilogue, tir
+from millifit.targets.schedules.contraction_plan import Design
+from millifit.targets.schedules.dot import load_activation, load_weights, multiply_add
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """Output channels of one panel: the lanes of its vectors, and where it starts.
+
+    `first` counts channels within the group, `packed` in the packed per-channel operands, `weight`
+    elements in the packed weights. `valid` channels exist, the rest of the last vector only pads.
+    """
+
+    lanes: tuple[int, ...]
+    first: tir.Expr
+    packed: tir.Expr
+    weight: tir.Expr
+    valid: int
+
+    @property
+    def width(self) -> int:
+        """Channels of the panel, padding included."""
+        return sum(self.lanes)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each vector starts in the panel."""
+        return tuple(sum(self.lanes[:j]) for j in range(len(self.lanes)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Output positions x .. x + positions - 1, counted from the start of row y.
+
+    `source_row` is the row of the source, padding included, that holds row y's first inputs.
+    """
+
+    y: tir.Expr
+    x: tir.Expr
+    positions: int
+    source_row: tir.Expr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterTile:
+    """Writes one tile of a design, reading activations from `source`."""
+
+    plan: Design
+    buffers: Mapping[str, tir.Buffer]
+    source: tir.Buffer
+    group: tir.Expr
+    panel: Panel
+    place: Place
+
+    def code(self) -> list[tir.Statement]:
+        """Accumulators, reduction and epilogue."""
+        plan, shape = self.plan, self.plan.shape
+        allocation, accumulators = tir.scratch(
+            "accumulators",
+            self.place.positions * self.panel.width,
+            plan.dot.accumulator,
+            registers=True,
+        )
+        spots = [self._spot(i) for i in range(self.place.positions)]
+        reads = [self._read_at(dy, column) for dy, column in spots]
+        reduction = tir.loop(
+            shape.kernel[0],
+            lambda ky: tir.loop(
+                shape.taps,
+                lambda kx: tir.loop(
+                    plan.steps, lambda k: self._step(accumulators, reads, ky, kx, k), name="k"
+                ),
+                name="kx",
+            ),
+            name="ky",
+        )
+        return [
+            allocation,
+            *self._start(accumulators),
+            *reduction,
+            *self._finish(accumulators, spots),
+        ]
+
+    def _spot(self, i: int) -> tuple[tir.Expr, tir.Expr]:
+        """Row and column, from (y, 0), of the i-th position."""
+        linear = self.place.x + i
+        if self.plan.tile_rows == 1:
+            return tir.const(0), linear
+        width = self.plan.shape.out_width
+        return linear // width, linear % width
+
+    def _read_at(self, dy: tir.Expr, column: tir.Expr) -> tir.Expr:
+        """Where the inputs of a position start in the source."""
+        shape = self.plan.shape
+        row = self.place.source_row + dy * shape.strides[0]
+        step = shape.strides[1] * shape.inputs * shape.groups
+        return row * self.plan.row_elements + column * step + self.group * shape.inputs
+
+    def _start(self, accumulators: tir.Buffer) -> list[tir.Statement]:
+        """Every accumulator starts as its channel's bias."""
+        written: list[tir.Statement] = []
+        dtype = self.plan.dot.accumulator
+        for j, (lanes, offset) in enumerate(zip(self.panel.lanes, self.panel.offsets, strict=True)):
+            bias = tir.load(self.buffers["bias"], self.panel.packed + offset, lanes)
+            named, start = tir.bind(f"bias{j}", bias, dtype, lanes)
+            written.append(named)
+            written += [
+                tir.store(accumulators, i * self.panel.width + offset, start, lanes)
+                for i in range(self.place.positions)
+            ]
+        return written
+
+    def _step(
+        self,
+        accumulators: tir.Buffer,
+        reads: list[tir.Expr],
+        ky: tir.Expr,
+        kx: tir.Expr,
+        k: tir.Expr,
+    ) -> list[tir.Statement]:
+        """One dot product for every position and channel of the tile."""
+        plan, shape, dot, panel = self.plan, self.plan.shape, self.plan.dot, self.panel
+        reached = (ky * shape.taps + kx) * plan.steps + k
+        weights_at = panel.weight + reached * (panel.width * dot.unit)
+        read_at = ky * (shape.dilations[0] * plan.row_elements)
+        read_at += kx * (shape.dilations[1] * shape.inputs * shape.groups) + k * dot.unit
+        written: list[tir.Statement] = []
+        weights = []
+        for j, (lanes, offset) in enumerate(zip(panel.lanes, panel.offsets, strict=True)):
+            value = load_weights(dot, self.buffers["weight"], weights_at + offset * dot.unit, lanes)
+            named, variable = tir.bind(f"w{j}", value, dot.weight_register, lanes * dot.unit)
+            written.append(named)
+            weights.append(variable)
+        for i, base in enumerate(reads):
+            value = load_activation(dot, self.source, base + read_at)
+            named, activation = tir.bind(f"a{i}", value, dot.broadcast)
+            written.append(named)
+            for j, (lanes, offset) in enumerate(zip(panel.lanes, panel.offsets, strict=True)):
+                at = i * panel.width + offset
+                total = tir.load(accumulators, at, lanes)
+                total = multiply_add(dot, total, activation, weights[j], lanes)
+                written.append(tir.store(accumulators, at, total, lanes))
+        return written
+
+    def _finish(
+        self, accumulators: tir.Buffer, spots: list[tuple[tir.Expr, tir.Expr]]
+    ) -> list[tir.Statement]:
+        """Epilogue and store of every vector."""
+        shape, panel = self.plan.shape, self.panel
+        written: list[tir.Statement] = []
+        for i, (dy, column) in enumerate(spots):
+            position = (self.place.y + dy) * shape.out_width + column
+            out = position * (shape.outputs * shape.groups) + self.group * shape.outputs
+            out = out + panel.first
+            for lanes, offset in zip(panel.lanes, panel.offsets, strict=True):
+                written += epilogue.write(
+                    tir.load(accumulators, i * panel.width + offset, lanes),
+                    kernel=self.plan.kernel,
+                    channel=panel.packed + offset,
+                    buffers=self.buffers,
+                    out=out + offset,
+                    lanes=lanes,
+                    valid=min(lanes, panel.valid - offset),
+                )
+        return written

@@ -1,0 +1,201 @@
+"""The child process that compiles, runs and times: ``python -m millifit.targets.worker``.
+
+It reads requests from its standard input and answers on its standard output, one JSON object a
+line (see `child.Child`), and leaves at the end of its input. It loads only what a request needs,
+so that a bundle is timed without ONNX Runtime in memory and the other way round.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from millifit.errors import MeasurementError
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import Array
+from millifit.targets.network_timing import NetworkTimingPolicy
+from millifit.targets.target import Target
+from millifit.targets.timing import TimingPolicy
+
+Request = Mapping[str, Any]
+Infer = Callable[[], object]
+OpenNetwork = Callable[[Path, Array, int], Infer]  # of a file, an input and a number of threads
+
+
+class Worker:
+    """Answers requests; holds the network it was asked to load."""
+
+    def __init__(self) -> None:
+        self._infer: Infer | None = None
+        self._resident_bytes = 0
+
+    def answer(self, request: Request) -> object:
+        """What `request` asks for, as JSON types; raises whatever goes wrong."""
+        match request["do"]:
+            case "prepare":
+                _prepare()
+                return None
+            case "time_kernel":
+                return _time_kernel(request)
+            case "load":
+                self._load(request)
+                return None
+            case "take_turn":
+                return self._take_turn(NetworkTimingPolicy(**request["policy"]))
+            case "memory":
+                return self._memory()
+            case unknown:
+                raise MeasurementError(f"unknown request {unknown!r}")
+
+    def _load(self, request: Request) -> None:
+        open_network = _IMPORTS[request["kind"]]()
+        _forget_peak()
+        self._resident_bytes = _status_bytes("VmHWM")
+        sample = np.load(request["input_path"], allow_pickle=False)
+        self._infer = open_network(Path(request["path"]), sample, int(request["threads"]))
+        self._infer()
+        gc.disable()  # no pause of the collector inside a timed inference
+
+    def _take_turn(self, policy: NetworkTimingPolicy) -> list[float]:
+        if self._infer is None:
+            raise MeasurementError("asked to time a network before one was loaded")
+        return take_turn(self._infer, policy)
+
+    def _memory(self) -> dict[str, int]:
+        peak = _status_bytes("VmHWM")
+        return {"network_bytes": max(0, peak - self._resident_bytes), "process_bytes": peak}
+
+
+def take_turn(infer: Infer, policy: NetworkTimingPolicy) -> list[float]:
+    """Warm up, then time inferences for one turn: seconds each."""
+    clock = time.perf_counter
+    warm_until = clock() + policy.warmup_s
+    warm = 0
+    single_s = math.inf
+    while warm < policy.warmup_runs or clock() < warm_until:
+        start = clock()
+        infer()
+        single_s = min(single_s, clock() - start)
+        warm += 1
+    # A sample shorter than half of min_sample_s would be a few ticks of clock and loop.
+    short = single_s < policy.min_sample_s / 2
+    per_sample = math.ceil(policy.min_sample_s / max(single_s, 1e-9)) if short else 1
+    seconds: list[float] = []
+    stop = clock() + policy.turn_s
+    while len(seconds) < policy.min_runs or clock() < stop:
+        start = clock()
+        for _ in range(per_sample):
+            infer()
+        seconds.append((clock() - start) / per_sample)
+    return seconds
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answer every line of `requests` until they end."""
+    worker = Worker()
+    for line in requests:
+        request = json.loads(line)
+        try:
+            answer = {"id": request["id"], "value": worker.answer(request)}
+        except Exception as error:  # the parent decides; here every failure is an answer
+            answer = {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _prepare() -> None:
+    import millifit.targets.build  # noqa: F401 - loads the compiler before the first deadline runs
+
+
+def _time_kernel(request: Request) -> list[float]:
+    from millifit.targets.kernel_timing import time_kernel
+
+    samples = time_kernel(
+        Kernel.from_dict(request["kernel"]),
+        _target(request["target"]),
+        TimingPolicy(**request["policy"]),
+        seed=request["seed"],
+    )
+    return list(samples.run_s)
+
+
+def _target(plain: Mapping[str, Any]) -> Target:
+    lists = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
+    return Target(**{**plain, **lists})
+
+
+def _import_bundle() -> OpenNetwork:
+    import tvm.runtime.vm  # noqa: F401 - so that the runtime does not count as the network's memory
+
+    from millifit.targets.bundle import load_bundle
+
+    def open_bundle(path: Path, sample: Array, _threads: int) -> Infer:
+        loaded = load_bundle(path)  # threads: TVM reads them from the environment
+        loaded.set_input(sample)
+        return lambda: loaded.invoke()
+
+    return open_bundle
+
+
+def _import_onnxruntime() -> OpenNetwork:
+    import onnxruntime
+
+    def open_onnx(path: Path, sample: Array, threads: int) -> Infer:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        # Input and outputs are bound once: neither runtime pays for copying the sample.
+        binding = session.io_binding()
+        binding.bind_cpu_input(session.get_inputs()[0].name, sample)
+        for output in session.get_outputs():
+            binding.bind_output(output.name)
+        return lambda: session.run_with_iobinding(binding)
+
+    return open_onnx
+
+
+_IMPORTS: Mapping[str, Callable[[], OpenNetwork]] = {
+    "bundle": _import_bundle,
+    "onnxruntime": _import_onnxruntime,
+}
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise MeasurementError(f"/proc/self/status has no '{field}': memory cannot be measured here.")
+
+
+def _forget_peak() -> None:
+    """Let VmHWM start again from what is resident now; where the kernel refuses, it stays."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def main() -> None:
+    """Serve on the pipes; whatever libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()
