@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import tempfile
@@ -216,6 +217,8 @@ class LoadedBundle:
         from tvm.runtime.vm import VirtualMachine
 
         self.manifest = manifest
+        # Bound to one core each, the pool's threads would bind the caller, too, for good.
+        os.environ.setdefault("TVM_BIND_THREADS", "0")
         configure = tvm.get_global_func("runtime.config_threadpool", allow_missing=True)
         if configure is not None and manifest.target.threads > 1:
             configure(1, manifest.target.threads)

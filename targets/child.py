@@ -18,6 +18,9 @@ from typing import Any
 
 from millifit.errors import MeasurementError
 
+# Read before any library can change it: TVM's thread pool binds the thread that starts it to one
+# core, and a child would inherit that.
+_USABLE_CORES = frozenset(os.sched_getaffinity(0))
 _STDERR_TAIL_BYTES = 2000
 _CLOSING_S = 2.0
 
@@ -48,6 +51,8 @@ class Child:
             env={**os.environ, **environment},
             start_new_session=True,  # so that whatever it starts in turn is ended with it
         )
+        with contextlib.suppress(ProcessLookupError):  # what ends at once is noticed when asked
+            os.sched_setaffinity(self._process.pid, _USABLE_CORES)
         self._asked = 0
         self._unread = b""
 

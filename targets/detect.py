@@ -22,17 +22,17 @@ _V4 = _V3 | frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"
 _ZEN = _V3 | {"sse4a"}
 _ICE = _V4 | {"avx512_vnni", "avx512ifma", "avx512vbmi", "avx512_vbmi2", "gfni"}
 _ICE |= {"avx512_bitalg", "avx512_vpopcntdq"}
-# LLVM's name, the vendor, and the flags that its code may use: the first that fits, best first.
+# LLVM's name, the vendor, and the flags that its code may use: the first that fits, AVX-512 first.
 # A virtual machine that hides a flag gets a plainer name, so that code always runs.
 _X86: tuple[tuple[str, str, frozenset[str]], ...] = (
     ("znver4", "AuthenticAMD", _ZEN | _ICE | {"avx512_bf16"}),
-    ("znver3", "AuthenticAMD", _ZEN | {"vaes", "vpclmulqdq"}),
-    ("znver2", "AuthenticAMD", _ZEN | {"clwb", "rdpid"}),
-    ("znver1", "AuthenticAMD", _ZEN),
     ("icelake-server", "GenuineIntel", _ICE),
     ("cascadelake", "GenuineIntel", _V4 | {"avx512_vnni"}),
     ("skylake-avx512", "GenuineIntel", _V4),
     ("x86-64-v4", "", _V4),
+    ("znver3", "AuthenticAMD", _ZEN | {"vaes", "vpclmulqdq"}),
+    ("znver2", "AuthenticAMD", _ZEN | {"clwb", "rdpid"}),
+    ("znver1", "AuthenticAMD", _ZEN),
     ("x86-64-v3", "", _V3),
     ("x86-64-v2", "", _V2),
     ("x86-64", "", frozenset()),

@@ -38,8 +38,8 @@ def from_onnx(model: onnx.ModelProto, *, name: str, input_shape: InputShape = No
     """
     own = onnx.ModelProto()
     own.CopyFrom(model)
-    own = _checked(own)
     constants = _constants(own.graph)
+    own = _checked(own)
     inputs = {i.name: i for i in own.graph.input if i.name not in constants}
     if len(inputs) != 1:
         names = ", ".join(f"'{n}'" for n in inputs) or "none"
@@ -64,7 +64,9 @@ def from_onnx(model: onnx.ModelProto, *, name: str, input_shape: InputShape = No
         types=types,
         opset=_opset(own),
     )
-    return infer_types(network)
+    network = infer_types(network)
+    _check_channels(network)
+    return network
 
 
 def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -86,12 +88,12 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
             raise UnsupportedOperator(op=proto.op_type, node=name, detail="control flow")
         if not onnx.defs.has(proto.op_type, opset, ""):
             raise UnsupportedOperator(op=proto.op_type, node=name, detail=f"not in opset {opset}")
-    if not all(output.type.tensor_type.HasField("shape") for output in graph.output):
-        # Valid models declare the rank of their outputs, but runtimes do not insist.
-        model = onnx.shape_inference.infer_shapes(model)
     try:
+        if not all(output.type.tensor_type.HasField("shape") for output in graph.output):
+            # Valid models declare the rank of their outputs, but runtimes do not insist.
+            model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as invalid:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as invalid:
         raise ModelError(f"not a valid ONNX model: {str(invalid).strip()}") from invalid
     return model
 
@@ -224,4 +226,19 @@ def _check_finite(nodes: list[Node], constants: Mapping[str, Array]) -> None:
             raise ModelError(
                 f"'{name}', read by node '{node.name}' ({node.op}), has values that are NaN or "
                 "infinite. Train or export the model again."
+            )
+
+
+def _check_channels(network: Network) -> None:
+    """What ONNX's shape inference does not compare: the channels of maps and weights."""
+    for node in network.nodes:
+        if node.op != "Conv":
+            continue
+        x, weight = (network.types[name].shape for name in node.inputs[:2])
+        group = node.attributes.get("group", 1)
+        assert isinstance(group, int)
+        if group < 1 or x[1] != weight[1] * group or weight[0] % group:
+            raise ModelError(
+                f"node '{node.name}' (Conv): a weight of shape {weight} with group={group} does "
+                f"not fit a map of shape {x}. Check the input's channels, or export again."
             )

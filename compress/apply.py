@@ -1,0 +1,181 @@
+"""Apply a plan to a network: prune, fine-tune, calibrate, quantize, correct biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from millifit.compress.evaluate import Floats, divergence, outputs
+from millifit.compress.finetune import finetune
+from millifit.compress.plan import Plan
+from millifit.compress.prune.groups import channel_groups
+from millifit.compress.prune.importance import Scores, taylor_importances
+from millifit.compress.prune.pruner import prune
+from millifit.compress.quantize.bias_correction import correct_bias
+from millifit.compress.quantize.quantizer import quantize
+from millifit.compress.quantize.ranges import (
+    CalibrationMethod,
+    Histogram,
+    choose_range,
+    histograms,
+)
+from millifit.data import Dataset, Split
+from millifit.errors import ModelError
+from millifit.progress import SILENT, Progress
+from millifit.targets.network import Network
+from millifit.targets.target import Precision
+
+# Enough to rank channels and to choose between calibrations; more would only take longer.
+_IMPORTANCE_SAMPLES = 512
+_CHOICE_SAMPLES = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a pruned network is fine-tuned; 0 epochs leave it as pruning left it.
+
+    `shift` moves training images by up to so many pixels at random.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 1e-2
+    batch: int = 32
+    shift: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compressed:
+    """A plan applied: the pruned network in fp32, and the same with its int8 layers quantized.
+
+    `calibration` is the method that found the ranges; None where nothing is int8.
+    """
+
+    float_network: Network
+    network: Network
+    calibration: CalibrationMethod | None
+
+
+def apply_plan(
+    network: Network,
+    plan: Plan,
+    *,
+    dataset: Dataset,
+    training: Training | None = None,
+    seed: int,
+    threads: int = 1,
+    progress: Progress = SILENT,
+) -> Compressed:
+    """The network that `plan` describes.
+
+    Where the plan removes channels, the network is fine-tuned on `dataset.train`, if there is any,
+    with `network` as the teacher. Ranges and corrections come from `dataset.calibration`; neither
+    `dataset.search` nor `dataset.validation` is looked at. ModelError where the plan does not fit.
+    """
+    small = prune_and_train(
+        network,
+        plan.widths,
+        dataset=dataset,
+        training=training or Training(),
+        seed=seed,
+        progress=progress,
+    )
+    if "int8" not in plan.precisions.values():
+        return Compressed(float_network=small, network=small, calibration=None)
+    quantized, method = quantize_well(
+        small, plan.precisions, dataset.calibration.x, threads=threads, progress=progress
+    )
+    return Compressed(float_network=small, network=quantized, calibration=method)
+
+
+def prune_and_train(
+    network: Network,
+    widths: Mapping[str, int],
+    *,
+    dataset: Dataset,
+    training: Training,
+    seed: int,
+    progress: Progress = SILENT,
+) -> Network:
+    """The network with narrower channel groups, in fp32; `network` itself where none is narrower.
+
+    Channels are ranked by Taylor importance on training data (else calibration data), activations'
+    statistics restored on calibration data.
+    """
+    sizes = {group.name: group.size for group in channel_groups(network)}
+    if unknown := sorted(set(widths) - set(sizes)):
+        raise ModelError(f"'{network.name}' has no channel group {', '.join(map(repr, unknown))}")
+    narrower = {name: width for name, width in widths.items() if width != sizes[name]}
+    if not narrower:
+        return network
+    small = prune(
+        network,
+        narrower,
+        importances=rank_channels(network, dataset, seed=seed),
+        samples=dataset.calibration.x,
+    )
+    if dataset.train is None or training.epochs == 0:
+        return small
+    return finetune(
+        small,
+        dataset.train,
+        epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        batch=training.batch,
+        shift=training.shift,
+        teacher=network,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def rank_channels(network: Network, dataset: Dataset, *, seed: int) -> dict[str, Scores]:
+    """Taylor importance ``[size]`` of every channel group, on at most 512 samples."""
+    source: Split = dataset.calibration if dataset.train is None else dataset.train
+    chosen = np.random.default_rng(seed).permutation(len(source.x))[:_IMPORTANCE_SAMPLES]
+    sample = source.take(chosen)
+    return taylor_importances(network, channel_groups(network), sample.x, sample.y, seed=seed)
+
+
+def quantize_well(
+    network: Network,
+    precisions: Mapping[str, Precision],
+    x: Floats,
+    *,
+    threads: int = 1,
+    progress: Progress = SILENT,
+) -> tuple[Network, CalibrationMethod]:
+    """Quantize with the calibration method that diverges least from `network`; that method.
+
+    All methods are tried on ``x: [N, *sample]``; the best one's biases are corrected where that
+    brings it closer still.
+    """
+    methods: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+    with progress.stage(f"calibrate {network.name}", len(methods) + 2) as advance:
+        found = histograms(network, x, threads=threads)
+        advance(1)
+        judged = x[:_CHOICE_SAMPLES]
+        wanted = outputs(network, judged, threads=threads)
+        tried: list[tuple[float, Network, CalibrationMethod]] = []
+        for method in methods:
+            candidate = _quantized(network, precisions, found, method)
+            loss = divergence(wanted, outputs(candidate, judged, threads=threads))
+            tried.append((loss, candidate, method))
+            advance(1)
+        loss, best, method = min(tried, key=lambda entry: entry[0])
+        corrected = correct_bias(network, best, x)
+        closer = divergence(wanted, outputs(corrected, judged, threads=threads)) < loss
+        advance(1)
+    return (corrected if closer else best), method
+
+
+def _quantized(
+    network: Network,
+    precisions: Mapping[str, Precision],
+    found: Mapping[str, Histogram],
+    method: CalibrationMethod,
+) -> Network:
+    ranges = {tensor: choose_range(histogram, method=method) for tensor, histogram in found.items()}
+    return quantize(network, precisions, ranges)

@@ -1,0 +1,233 @@
+"""Quantize a network: QuantizeLinear and DequantizeLinear around its int8 layers.
+
+Activations are uint8, affine, one scale per tensor. Weights are int8, symmetric, one scale per
+output channel (or per layer). Biases are int32 with scale ``s_x * s_w``. ONNX Runtime runs the
+result with integer kernels; so does the code generator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from millifit.compress.quantize.placement import Placement, place
+from millifit.compress.quantize.ranges import Range
+from millifit.errors import ModelError
+from millifit.targets.network import Array, Network, Node, TensorType
+from millifit.targets.target import Precision
+
+_INT32_MAX = 2**31 - 1
+# What the largest sum of products must leave for the bias in an int32 accumulator.
+_LEAST_BIAS_MAX = 2**24
+_SMALLEST_SCALE = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizedWeight:
+    """``integers * scale`` approximates a weight ``[O, ...]``; scale is ``[O]`` or a scalar.
+
+    `integers` are int8 in -127..127.
+    """
+
+    integers: npt.NDArray[np.int8]
+    scale: npt.NDArray[np.float32]
+
+
+def quantize(
+    network: Network,
+    precisions: Mapping[str, Precision],
+    ranges: Mapping[str, Range],
+    *,
+    per_channel: bool = True,
+) -> Network:
+    """The network with the layers that `precisions` calls "int8" quantized.
+
+    `ranges` come from `calibrate`; layers without a precision stay fp32. Raises ModelError naming
+    the layer whose sums would overflow 32 bits, whose weight is not a constant of at least two
+    axes with the output channels first, or whose input has no range.
+    """
+    placement = place(network, precisions)
+    if not placement.int8_nodes:
+        return network
+    for layer in network.layers:
+        if layer.name in placement.int8_nodes:
+            _check_form(layer, network.constants)
+    constants: dict[str, Array] = dict(network.constants)
+    types: dict[str, TensorType] = dict(network.types)
+    nodes: list[Node] = []
+    for tensor in network.inputs:
+        nodes += _quantize_tensor(tensor, placement, ranges, constants, types)
+    layers = {node.name for node in network.layers}
+    for node in network.nodes:
+        read = _redirected(node, placement)
+        if node.name in layers and node.name in placement.int8_nodes:
+            scale = ranges[placement.range_of[node.inputs[0]]].scale
+            nodes += _quantize_layer(read, scale, per_channel, constants, types)
+        else:
+            nodes.append(read)
+        for tensor in node.outputs:
+            nodes += _quantize_tensor(tensor, placement, ranges, constants, types)
+    return _without_unread(network.replace(nodes=tuple(nodes), constants=constants, types=types))
+
+
+def quantize_weight(
+    weight: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    *,
+    input_scale: float,
+    layer: str,
+    per_channel: bool = True,
+) -> QuantizedWeight:
+    """Symmetric int8 of a weight ``[O, ...]``, so scaled that its bias ``[O]`` fits into int32.
+
+    ModelError naming the layer where an int32 accumulator cannot hold the sum of ``K`` products.
+    """
+    products = int(np.prod(weight.shape[1:]))
+    bias_max = _INT32_MAX - products * 255 * 127
+    if bias_max < _LEAST_BIAS_MAX:
+        raise ModelError(
+            f"layer '{layer}' sums {products} products per output: 32 bits cannot hold that in "
+            "int8. Keep this layer in fp32."
+        )
+    largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
+    offset = np.abs(bias).astype(np.float64) / input_scale
+    if not per_channel:
+        largest, offset = largest.max(), offset.max()
+    # Where all weights are zero any scale will do: one that has the bias exact to 24 bits.
+    scale = np.maximum(largest / 127, offset / np.where(largest > 0, bias_max, _LEAST_BIAS_MAX))
+    scale = np.where(scale > 0, np.maximum(scale, _SMALLEST_SCALE), 1.0).astype(np.float32)
+    shaped = scale.reshape(-1, *[1] * (weight.ndim - 1)) if per_channel else scale
+    integers = np.clip(np.rint(weight / shaped), -127, 127).astype(np.int8)
+    return QuantizedWeight(integers=integers, scale=scale)
+
+
+def _redirected(node: Node, placement: Placement) -> Node:
+    """The node reading dequantized values where an int8 unit reads or made them."""
+    inputs = tuple(
+        f"{t}/dequantized"
+        if t in placement.range_of
+        and (node.name in placement.int8_nodes or t in placement.int8_made)
+        else t
+        for t in node.inputs
+    )
+    return dataclasses.replace(node, inputs=inputs)
+
+
+def _quantize_tensor(
+    tensor: str,
+    placement: Placement,
+    ranges: Mapping[str, Range],
+    constants: dict[str, Array],
+    types: dict[str, TensorType],
+) -> list[Node]:
+    if tensor not in placement.range_of:
+        return []
+    root = placement.range_of[tensor]
+    if root not in ranges:
+        raise ModelError(f"tensor '{root}' has no calibrated range; calibrate this very network")
+    scale, zero = f"{root}/scale", f"{root}/zero_point"
+    _add(constants, types, scale, np.asarray(ranges[root].scale))
+    _add(constants, types, zero, np.asarray(ranges[root].zero_point, dtype=np.uint8))
+    integers, reals = f"{tensor}/quantized", f"{tensor}/dequantized"
+    types[integers] = TensorType(shape=types[tensor].shape, dtype="uint8")
+    types[reals] = types[tensor]
+    return [
+        Node(
+            name=f"{tensor}/quantize",
+            op="QuantizeLinear",
+            inputs=(tensor, scale, zero),
+            outputs=(integers,),
+        ),
+        Node(
+            name=f"{tensor}/dequantize",
+            op="DequantizeLinear",
+            inputs=(integers, scale, zero),
+            outputs=(reals,),
+        ),
+    ]
+
+
+def _quantize_layer(
+    node: Node,
+    input_scale: np.float32,
+    per_channel: bool,
+    constants: dict[str, Array],
+    types: dict[str, TensorType],
+) -> list[Node]:
+    weight, bias = _weight_and_bias(node, constants)
+    quantized = quantize_weight(
+        weight, bias, input_scale=float(input_scale), layer=node.name, per_channel=per_channel
+    )
+    bias_scale = np.asarray(quantized.scale * input_scale, dtype=np.float32)
+    integers = np.clip(np.rint(bias / bias_scale.astype(np.float64)), -_INT32_MAX, _INT32_MAX)
+    made = [
+        _dequantize(node.name, "weight", quantized.integers, quantized.scale, constants, types),
+        _dequantize(node.name, "bias", integers.astype(np.int32), bias_scale, constants, types),
+    ]
+    inputs = (node.inputs[0], made[0].outputs[0], made[1].outputs[0])
+    return [*made, dataclasses.replace(node, inputs=inputs)]
+
+
+def _check_form(node: Node, constants: Mapping[str, Array]) -> None:
+    if node.inputs[1] not in constants:
+        raise ModelError(f"layer '{node.name}' is quantized already; give the fp32 network")
+    wanted = {"transA": 0, "transB": 1, "alpha": 1.0, "beta": 1.0}
+    defaults = {"transA": 0, "transB": 0, "alpha": 1.0, "beta": 1.0}
+    if node.op == "Gemm" and {**defaults, **node.attributes} != wanted:
+        raise ModelError(
+            f"layer '{node.name}' is not of the form x @ transpose(W) + b; simplify the network"
+        )
+    if len(node.inputs) > 2 and node.inputs[2] and node.inputs[2] not in constants:
+        raise ModelError(f"layer '{node.name}' has a bias that is computed; keep it in fp32")
+
+
+def _weight_and_bias(
+    node: Node, constants: Mapping[str, Array]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    weight = constants[node.inputs[1]].astype(np.float32)
+    bias = np.zeros(len(weight), dtype=np.float32)
+    if len(node.inputs) > 2 and node.inputs[2]:
+        bias += constants[node.inputs[2]].reshape(-1).astype(np.float32)
+    return weight, bias
+
+
+def _dequantize(
+    layer: str,
+    role: str,
+    integers: Array,
+    scale: npt.NDArray[np.float32],
+    constants: dict[str, Array],
+    types: dict[str, TensorType],
+) -> Node:
+    stem = f"{layer}/{role}"
+    _add(constants, types, f"{stem}_quantized", integers)
+    _add(constants, types, f"{stem}_scale", scale)
+    _add(constants, types, f"{stem}_zero_point", np.zeros(scale.shape, dtype=integers.dtype))
+    types[f"{stem}_dequantized"] = TensorType(shape=integers.shape, dtype="float32")
+    return Node(
+        name=f"{stem}_dequantize",
+        op="DequantizeLinear",
+        inputs=(f"{stem}_quantized", f"{stem}_scale", f"{stem}_zero_point"),
+        outputs=(f"{stem}_dequantized",),
+        attributes={"axis": 0} if scale.ndim else {},
+    )
+
+
+def _add(
+    constants: dict[str, Array], types: dict[str, TensorType], name: str, value: Array
+) -> None:
+    constants[name] = value
+    types[name] = TensorType(shape=value.shape, dtype=value.dtype.name)
+
+
+def _without_unread(network: Network) -> Network:
+    read = {t for node in network.nodes for t in node.inputs}
+    gone = set(network.constants) - read
+    return network.replace(
+        constants={n: v for n, v in network.constants.items() if n not in gone},
+        types={n: t for n, t in network.types.items() if n not in gone},
+    )

@@ -1,0 +1,121 @@
+"""Verbs that ship a network: compile, verify, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from millifit.cli import options
+from millifit.cli.output import bars, show, show_facts, write_json
+
+
+def compile_bundles(
+    model: options.Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the bundles into.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Give it once for every target; 'local' unless given."),
+    ] = None,
+    threads: options.Threads = None,
+    input_shape: options.InputShape = None,
+    json: options.JsonFile = None,
+) -> None:
+    """Generate code: a bundle for each target, runnable with the TVM runtime alone.
+
+    \b
+    Examples:
+    millifit compile small.onnx --out bundles/
+    millifit compile small.onnx --target local --target rpi4 --threads 4 --out bundles/
+    """
+    from millifit import pipeline
+    from millifit.recipe import resolve_recipe
+
+    given = {"model": model, "threads": threads, "input_shape": input_shape}
+    settings = resolve_recipe(flags={k: v for k, v in given.items() if v is not None})
+    found = pipeline.compile_model(
+        model,
+        targets=target or ["local"],
+        threads=settings.threads,
+        out=out,
+        input_shape=settings.input_shape,
+        progress=bars(),
+    )
+    write_json(found, json)
+    show(f"Bundles: {out}")
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="The ONNX file that it must agree with.")
+    ] = None,
+    data: options.Data = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    seed: options.Seed = None,
+    json: options.JsonFile = None,
+) -> None:
+    """Check a bundle on its device: hashes, golden output, accuracy and latency.
+
+    \b
+    Examples:
+    millifit verify runs/demo/bundle
+    millifit verify bundles/local --model small.onnx --data val.npz --json certificate.json
+    """
+    from millifit import pipeline
+    from millifit.recipe import resolve_recipe
+
+    given = {"data": data, "mean": mean, "std": std, "seed": seed}
+    settings = resolve_recipe(
+        flags={"model": model or str(bundle)} | {k: v for k, v in given.items() if v is not None}
+    )
+    found = pipeline.verify(
+        bundle,
+        data=settings.data,
+        mean=settings.mean,
+        std=settings.std,
+        model=model,
+        seed=settings.seed,
+        progress=bars(),
+    )
+    write_json(found, json)
+    show_facts(found)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its result.json.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", help="The page; RUN/report.html unless given.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write all trials as CSV.")] = None,
+    json: options.JsonFile = None,
+) -> None:
+    """Write the report of a run: one self-contained HTML page, CSV and JSON.
+
+    \b
+    Examples:
+    millifit report runs/demo
+    millifit report runs/demo --html demo.html --csv trials.csv --json result.json
+    """
+    from millifit.console import result_table
+    from millifit.report import export_csv, export_json, parse_result, read_plain, write_report
+
+    plain = read_plain(run)
+    result = parse_result(plain, source=str(run))
+    folder = run if run.is_dir() else run.parent
+    page = write_report(plain, html or folder / "report.html")
+    if csv is not None:
+        export_csv(plain, csv)
+    if json is not None:
+        export_json(plain, json)
+    show(result_table(result), f"Report: {page}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this file to the command line."""
+    panel = "From a network to a bundle"
+    app.command("compile", rich_help_panel=panel)(compile_bundles)
+    app.command(rich_help_panel=panel)(verify)
+    app.command(rich_help_panel=panel)(report)

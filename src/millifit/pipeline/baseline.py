@@ -1,0 +1,100 @@
+"""The baseline: the network as it came, compiled in fp32, measured beside ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from millifit.compress.evaluate import accuracy
+from millifit.errors import ModelError
+from millifit.pipeline.bundles import (
+    TRIAL_TIMING,
+    ensure_bundle,
+    run_bundle,
+    time_in_turn,
+    write_input,
+)
+from millifit.pipeline.pricing import Prices
+from millifit.pipeline.workbench import Workbench, sample_input
+from millifit.targets.lower import lower
+from millifit.targets.network_timing import Contender
+from millifit.targets.program import Program
+from millifit.targets.timing import Samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The uncompressed network: what it takes and achieves, and what the budget refers to."""
+
+    program: Program
+    bundle: Path
+    input_path: Path
+    latency: Samples
+    accuracy: float | None
+
+
+def measure_baseline(bench: Workbench, prices: Prices) -> Baseline:
+    """Compile, validate, profile and time the baseline; what was found before is kept."""
+    program = lower(bench.network, bench.target)
+    for call in program.without_rule:
+        bench.progress.note(
+            f"operator '{call.kernel.attribute('operator')}' of node '{call.nodes[0]}' has no "
+            "schedule rule: it runs, slowly"
+        )
+    bundle = ensure_bundle(
+        bench.folder.path / "baseline",
+        program=program,
+        target=bench.target,
+        golden_input=sample_input(bench.dataset),
+        details={"network": bench.network.name, "plan": None},
+    )
+    input_path = write_input(bench.folder.path / "input.npy", sample_input(bench.dataset))
+    prices.measure(program.kernels)
+    found = bench.folder.read("baseline.json")
+    if found is None:
+        found = _measured(bench, bundle, input_path)
+        bench.folder.write("baseline.json", found)
+    return Baseline(
+        program=program, bundle=bundle, input_path=input_path,
+        latency=Samples(run_s=tuple(found["run_s"])), accuracy=found["accuracy"],
+    )  # fmt: skip
+
+
+def _measured(bench: Workbench, bundle: Path, input_path: Path) -> dict[str, object]:
+    validation = bench.dataset.validation
+    answers = run_bundle(bundle, validation.x, progress=bench.progress, title="validate baseline")
+    if not np.isfinite(answers).all():
+        raise ModelError(
+            f"the network '{bench.network.name}' gives NaN or infinite values on the validation "
+            "data: check its weights, and that --mean and --std are those it was trained with"
+        )
+    contenders = {
+        "baseline": contender(bundle, input_path, bench.target.threads),
+        "onnxruntime_fp32": contender(
+            bench.folder.path / "baseline.onnx", input_path, bench.target.threads
+        ),
+    }
+    timed = time_in_turn(
+        bench.timer, contenders, policy=TRIAL_TIMING, progress=bench.progress,
+        title="time baseline and ONNX Runtime",
+    )  # fmt: skip
+    ours = timed["baseline"].round_medians
+    reference_s = timed["onnxruntime_fp32"].round_medians.median_s
+    achieved = None if validation.y is None else accuracy(answers, validation.y)
+    bench.progress.note(
+        f"baseline {ours.median_s * 1e3:.3f} ms, ONNX Runtime fp32 {reference_s * 1e3:.3f} ms"
+        + ("" if achieved is None else f", accuracy {achieved:.2%}")
+    )
+    return {"run_s": list(ours.run_s), "accuracy": achieved}
+
+
+def contender(path: Path, input_path: Path, threads: int) -> Contender:
+    """A bundle's folder or an ONNX file, to be timed."""
+    return Contender(
+        kind="bundle" if path.is_dir() else "onnxruntime",
+        path=path,
+        input_path=input_path,
+        threads=threads,
+    )

@@ -1,0 +1,89 @@
+"""Bundles within a run: compiled once, run on many samples, timed against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from millifit.errors import BundleError
+from millifit.progress import SILENT, Progress
+from millifit.samples import Floats
+from millifit.targets.bundle import check_files, load_bundle, read_manifest, write_bundle
+from millifit.targets.environment import code_versions
+from millifit.targets.network_timing import (
+    Contender,
+    ContenderResult,
+    NetworkTimer,
+    NetworkTimingPolicy,
+)
+from millifit.targets.program import Program
+from millifit.targets.target import Target
+
+TRIAL_TIMING = NetworkTimingPolicy()
+FINAL_TIMING = NetworkTimingPolicy(min_rounds=12, max_rounds=60, limit_s=60.0)
+
+
+def ensure_bundle(
+    path: Path,
+    *,
+    program: Program,
+    target: Target,
+    golden_input: Floats,
+    details: Mapping[str, Any],
+) -> Path:
+    """The bundle at `path`; compiled unless a whole one of the same code and target is there."""
+    versions = code_versions()
+    if path.exists():
+        try:
+            manifest = read_manifest(path)
+            check_files(path, manifest)
+        except BundleError:
+            manifest = None  # damaged: made again
+        if manifest is not None and (manifest.versions, manifest.target) == (versions, target):
+            return path
+    write_bundle(
+        path, program=program, target=target, versions=versions, golden_input=golden_input,
+        details=details,
+    )  # fmt: skip
+    return path
+
+
+def bundle_bytes(path: Path) -> int:
+    """What a bundle takes on the device: library and weights."""
+    return sum((path / name).stat().st_size for name in ("library.so", "weights.bin"))
+
+
+def run_bundle(
+    path: Path, x: Floats, *, progress: Progress = SILENT, title: str = "validate"
+) -> Floats:
+    """The first output of a bundle for every sample ``[N, *sample]``: ``[N, ...]``."""
+    loaded = load_bundle(path)
+    rows = []
+    with progress.stage(title, len(x)) as advance:
+        for sample in x:
+            rows.append(loaded.run(sample[None])[0])
+            advance(1)
+    return np.concatenate(rows)
+
+
+def time_in_turn(
+    timer: NetworkTimer,
+    contenders: Mapping[str, Contender],
+    *,
+    policy: NetworkTimingPolicy,
+    progress: Progress,
+    title: str,
+) -> Mapping[str, ContenderResult]:
+    """Time networks round by round, with progress."""
+    with progress.stage(title, policy.max_rounds) as advance:
+        return timer.time_networks(contenders, policy=policy, on_round=lambda _: advance(1))
+
+
+def write_input(path: Path, x: Floats) -> Path:
+    """Write the input that networks are timed with."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.ascontiguousarray(x, np.float32), allow_pickle=False)
+    return path

@@ -1,0 +1,176 @@
+"""What every single decision loses, on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from millifit.compress.apply import Training, prune_and_train, quantize_well, rank_channels
+from millifit.compress.evaluate import divergence, outputs
+from millifit.compress.plan import Plan
+from millifit.compress.prune.groups import ChannelGroup, channel_groups
+from millifit.compress.prune.importance import Scores
+from millifit.compress.prune.pruner import prune, widths_for
+from millifit.compress.quantize.quantizer import quantize
+from millifit.compress.quantize.ranges import Histogram, choose_range, histograms
+from millifit.pipeline.workbench import Workbench
+from millifit.samples import Floats
+from millifit.search.knapsack import Option
+from millifit.search.plan_costs import WIDTH, PlanSpace
+from millifit.search.problem import plan_space
+from millifit.search.sensitivity import Sensitivities, changes, sensitivities
+from millifit.targets.network import Network
+from millifit.targets.onnx_file import read_network, write_network
+from millifit.targets.simplify import simplify
+from millifit.targets.target import Precision
+
+# Enough images to rank decisions; more only take longer.
+_SAMPLES = 256
+# Widths offered per group: a shape more is a kernel more to measure, in every neighbour's widths.
+_WIDTHS = 4
+_RECOVERY = "recovery"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What can be decided, and the network with every layer quantized (None: not possible)."""
+
+    space: PlanSpace
+    quantized: Network | None
+
+
+def training_of(bench: Workbench) -> Training:
+    """How trials are fine-tuned."""
+    if bench.recipe.epochs is None:
+        return Training()
+    return Training(epochs=bench.recipe.epochs)
+
+
+def find_choices(bench: Workbench) -> Choices:
+    """Precisions of every layer and, where there is training data, widths of every group."""
+    quantized = None
+    if "int8" in bench.target.precisions:
+        quantized = _quantized(bench)
+    groups: tuple[ChannelGroup, ...] = ()
+    widths: dict[str, tuple[int, ...]] = {}
+    if bench.recipe.prune and bench.dataset.train is not None:
+        groups = channel_groups(bench.network)
+        for group in groups:
+            options = widths_for(group, step=bench.target.fp32_lanes)
+            if len(options) > 1:
+                widths[group.name] = _thinned(options)
+    space = plan_space(
+        bench.network, bench.target, quantized=quantized, groups=groups, widths=widths
+    )
+    return Choices(space=space, quantized=quantized)
+
+
+def _thinned(options: tuple[int, ...]) -> tuple[int, ...]:
+    """At most `_WIDTHS` of the widths, evenly spread, the first and last among them."""
+    if len(options) <= _WIDTHS:
+        return options
+    places = [round(i * (len(options) - 1) / (_WIDTHS - 1)) for i in range(_WIDTHS)]
+    return tuple(options[place] for place in places)
+
+
+def _quantized(bench: Workbench) -> Network:
+    """The whole network in int8, kept in the run folder as int8.onnx."""
+    path = bench.folder.path / "int8.onnx"
+    if not path.exists():
+        everything: dict[str, Precision] = {n.name: "int8" for n in bench.network.layers}
+        made, method = quantize_well(
+            bench.network,
+            everything,
+            bench.dataset.calibration.x,
+            threads=bench.cores,
+            progress=bench.progress,
+        )
+        write_network(made, path)
+        bench.progress.note(f"activation ranges by {method.replace('_', '-')}")
+    return simplify(read_network(path))
+
+
+def find_losses(bench: Workbench, space: PlanSpace) -> Sensitivities:
+    """The loss of every single change: divergence from the network's answers on held-out data.
+
+    A width's loss is measured without fine-tuning and scaled by what fine-tuning recovers of a
+    network pruned to its middle widths: measured once, since training every choice would take
+    hours.
+    """
+    held_out = bench.dataset.search.x[:_SAMPLES]
+    reference = outputs(bench.network, held_out, threads=bench.cores)
+    probe = _Probe(bench, bench.dataset.calibration.x)
+    known: dict[str, float] = bench.folder.read("sensitivity.json") or {}
+
+    def loss(network: Network) -> float:
+        return divergence(reference, outputs(network, held_out, threads=bench.cores))
+
+    def keep(key: str, value: float) -> None:
+        known[key] = value
+        bench.folder.write("sensitivity.json", known)
+
+    tried = changes(space, widths={name: _probed(w) for name, w in space.widths.items()})
+    found = sensitivities(
+        space,
+        tried,
+        lambda plan: loss(probe.network(plan)),
+        known=known,
+        on_result=keep,
+        progress=bench.progress,
+    )
+    if not space.widths:
+        return found
+    if _RECOVERY not in known:
+        keep(_RECOVERY, _recovery(bench, space, probe, loss))
+    return Sensitivities(
+        base=found.base,
+        increase={
+            change: value * known[_RECOVERY] if change[0].startswith(WIDTH) else value
+            for change, value in found.increase.items()
+        },
+    )
+
+
+def _probed(widths: tuple[Option, ...] | tuple[int, ...]) -> tuple[int, ...]:
+    """The middle and the narrowest width; the others are interpolated."""
+    numbers = [int(width) for width in widths]
+    return tuple(dict.fromkeys((numbers[len(numbers) // 2], numbers[-1])))
+
+
+def _recovery(
+    bench: Workbench, space: PlanSpace, probe: _Probe, loss: Callable[[Network], float]
+) -> float:
+    """The share of the loss that is left after fine-tuning, for all groups at middle width."""
+    middle = {name: _probed(widths)[0] for name, widths in space.widths.items()}
+    before = loss(probe.network(Plan(precisions={}, widths=middle)))
+    trained = prune_and_train(
+        bench.network, middle, dataset=bench.dataset, training=training_of(bench),
+        seed=bench.recipe.seed, progress=bench.progress,
+    )  # fmt: skip
+    return min(1.0, loss(trained) / max(before, 1e-12))
+
+
+class _Probe:
+    """Makes the network of a single change, without training."""
+
+    def __init__(self, bench: Workbench, x: Floats) -> None:
+        self._bench = bench
+        self._x = x
+        self._histograms: dict[str, Histogram] | None = None
+        self._importances: dict[str, Scores] | None = None
+
+    def network(self, plan: Plan) -> Network:
+        """The network with `plan` applied, weights otherwise as they are."""
+        network = self._bench.network
+        if plan.widths:
+            if self._importances is None:
+                self._importances = rank_channels(
+                    network, self._bench.dataset, seed=self._bench.recipe.seed
+                )
+            return prune(network, plan.widths, importances=self._importances, samples=self._x)
+        if "int8" not in plan.precisions.values():
+            return network
+        if self._histograms is None:
+            self._histograms = histograms(network, self._x, threads=self._bench.cores)
+        ranges = {t: choose_range(h, method="mse") for t, h in self._histograms.items()}
+        return quantize(network, plan.precisions, ranges)

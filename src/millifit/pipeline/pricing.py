@@ -1,0 +1,161 @@
+"""Prices: what every kernel of a network, or of a space of plans, costs on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from millifit.errors import MeasurementError
+from millifit.latency_models.prediction import Prediction
+from millifit.latency_models.regressor import fit_kernel_model
+from millifit.latency_models.table import LatencyTable
+from millifit.profiler.measurement import Measurement
+from millifit.profiler.store import Store
+from millifit.profiler.sweep import measure, policy_for
+from millifit.progress import Progress
+from millifit.targets.environment import code_versions
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import Network
+from millifit.targets.program import Program
+from millifit.targets.target import Target
+from millifit.targets.timing import Failed, KernelTimer, Samples, TimingPolicy
+
+
+class Prices:
+    """Prices of kernels on one target: measured where asked for, predicted otherwise."""
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        network_bytes: int,
+        store: Store,
+        timer: KernelTimer,
+        progress: Progress,
+        seed: int,
+    ) -> None:
+        self._target = target
+        self._policy = policy_for(target, network_bytes)
+        self._store = store
+        self._timer = timer
+        self._progress = progress
+        self._seed = seed
+        self._measured: dict[Kernel, Measurement] = {}
+        self._table: LatencyTable | None = None
+
+    @classmethod
+    def stored(
+        cls, *, target: Target, network_bytes: int, store: Store, progress: Progress, seed: int
+    ) -> Self:
+        """Prices from what the store already has of the target; nothing is measured."""
+        prices = cls(
+            target=target,
+            network_bytes=network_bytes,
+            store=store,
+            timer=_NoTimer(),
+            progress=progress,
+            seed=seed,
+        )
+        versions = code_versions()
+        for each in store.measurements(target.key):
+            if each.versions == versions and each.policy == prices._policy:
+                prices._measured[each.kernel] = each
+        if not prices._measured:
+            raise MeasurementError(
+                f"nothing was measured on target '{target.name}' with {target.threads} thread(s) "
+                "for networks of this size. Run 'millifit profile MODEL' first."
+            )
+        return prices
+
+    def measure(self, kernels: Sequence[Kernel]) -> Mapping[Kernel, Measurement]:
+        """Measure kernels, or find them in the store. Kernels that cost nothing are left out."""
+        wanted = [k for k in dict.fromkeys(kernels) if not is_free(k) and k not in self._measured]
+        if wanted:
+            self._measured |= measure(
+                wanted,
+                target=self._target,
+                store=self._store,
+                timer=self._timer,
+                policy=self._policy,
+                progress=self._progress,
+                seed=self._seed,
+            )
+            self._table = None
+        return self._measured
+
+    def of(self, kernels: Sequence[Kernel]) -> list[Prediction | Failed]:
+        """A price for each kernel, in order."""
+        return self._priced().price(kernels)
+
+    def seconds(self, kernel: Kernel) -> float:
+        """A kernel's price; infinite where it does not run on the target."""
+        if is_free(kernel):
+            return 0.0
+        price = self.of([kernel])[0]
+        return float("inf") if isinstance(price, Failed) else price.median_s
+
+    def of_calls(self, program: Program) -> list[Prediction | Failed]:
+        """A price for each call of a program that takes time, in order."""
+        return self.of([call.kernel for call in program.calls if not is_free(call.kernel)])
+
+    def rows(self, program: Program) -> list[dict[str, Any]]:
+        """The program's calls and their prices, as result.json has them."""
+        calls = [call for call in program.calls if not is_free(call.kernel)]
+        rows = []
+        for call, price in zip(calls, self.of_calls(program), strict=True):
+            if isinstance(price, Failed):
+                raise MeasurementError(
+                    f"kernel '{call.kernel.op}' of node '{call.nodes[0]}' does not run on "
+                    f"'{self._target.name}': {price.reason}. Leave its layer in fp32."
+                )
+            rows.append(
+                {
+                    "name": call.nodes[0],
+                    "op": str(dict(call.kernel.attributes).get("operator", call.kernel.op)),
+                    "precision": call.kernel.precision,
+                    "output_dtype": call.kernel.output.dtype,
+                    "shape": list(call.kernel.output.shape),
+                    "seconds": price.median_s,
+                    "low_s": price.low_s,
+                    "high_s": price.high_s,
+                    "origin": "measured" if price.origin == "measured" else "predicted",
+                }
+            )
+        return rows
+
+    def _priced(self) -> LatencyTable:
+        if self._table is None:
+            medians = {
+                kernel: each.outcome.median_s
+                for kernel, each in self._measured.items()
+                if isinstance(each.outcome, Samples)
+            }
+            model = None
+            if medians:
+                model = fit_kernel_model(
+                    medians, vector_lanes=self._target.fp32_lanes, seed=self._seed
+                )
+            self._table = LatencyTable(self._measured, model=model)
+        return self._table
+
+
+class _NoTimer:
+    """Stands where nothing may be measured."""
+
+    def time_kernels(
+        self, kernels: Iterable[Kernel], target: Target, policy: TimingPolicy, *, seed: int
+    ) -> Iterator[tuple[Kernel, Samples | Failed]]:
+        """Nothing."""
+        del kernels, target, policy, seed
+        return iter(())
+
+
+def is_free(kernel: Kernel) -> bool:
+    """Whether a kernel is only another view of the same memory."""
+    return kernel.op == "reshape"
+
+
+def working_bytes(network: Network) -> int:
+    """Bytes of weights and of the largest activations: what competes for the caches."""
+    activations = [t.bytes for name, t in network.types.items() if name not in network.constants]
+    return network.constant_bytes + 2 * max(activations, default=0)

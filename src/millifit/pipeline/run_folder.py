@@ -1,0 +1,96 @@
+"""A run folder: what a run has found so far, so that it can be killed and go on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from millifit.errors import RunFolderError
+from millifit.files import write_atomically
+
+_IDENTITY = "identity.json"
+
+
+class RunFolder:
+    """A folder that belongs to one run. Files in it are whole or absent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, name: str) -> Any:
+        """The content of a JSON file, or None where it was not written yet."""
+        file = self.path / name
+        if not file.exists():
+            return None
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"'{file}' cannot be read ({error}). Remove it to have it made again."
+            ) from error
+
+    def write(self, name: str, value: object) -> Path:
+        """Write a JSON file, atomically."""
+        return write_atomically(self.path / name, json.dumps(value, indent=1) + "\n")
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The records appended to a file; a last one that was cut off by a crash is left out."""
+        file = self.path / name
+        if not file.exists():
+            return []
+        records = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """Append a record to a file, durably. Raises RunFolderError where that is impossible."""
+        whole = [*self.lines(name), dict(record)]
+        write_atomically(self.path / name, "".join(json.dumps(each) + "\n" for each in whole))
+
+
+@contextmanager
+def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """Open the folder of a run, new or interrupted, for this process alone.
+
+    `identity` is all that decides the outcome. Raises RunFolderError where the folder cannot be
+    written, is in use, or holds a run of another identity.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write the run folder '{path}': {error.strerror}. Choose another with --run."
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"run folder '{path}' is in use by another run. Wait for it, or choose another "
+                "with --run."
+            ) from error
+        folder = RunFolder(path)
+        held = folder.read(_IDENTITY)
+        wanted = json.loads(json.dumps(identity))
+        if held is None:
+            folder.write(_IDENTITY, wanted)
+        elif held != wanted:
+            keys = sorted(set(held) | set(wanted))
+            changed = ", ".join(key for key in keys if held.get(key) != wanted.get(key))
+            raise RunFolderError(
+                f"run folder '{path}' holds another run (different: {changed}). "
+                "Choose another with --run, or remove it."
+            )
+        yield folder
+    finally:
+        os.close(descriptor)

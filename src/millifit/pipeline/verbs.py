@@ -1,0 +1,389 @@
+"""The verbs besides fit and search: profile, predict, compress, compile and verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from millifit.compress.apply import Training, apply_plan
+from millifit.compress.evaluate import accuracy, outputs
+from millifit.compress.plan import Plan
+from millifit.errors import BundleError, UsageError
+from millifit.latency_models.network import NetworkModel
+from millifit.models import load_model
+from millifit.pipeline.bundles import (
+    TRIAL_TIMING,
+    bundle_bytes,
+    ensure_bundle,
+    run_bundle,
+    time_in_turn,
+    write_input,
+)
+from millifit.pipeline.conclude import compare, interval_of, layer_rows, without_rule
+from millifit.pipeline.pricing import Prices, working_bytes
+from millifit.pipeline.workbench import (
+    Timer,
+    classes_of,
+    local_target,
+    open_store,
+    plain_interval,
+    preprocessing_of,
+)
+from millifit.profiler.store import default_store_path
+from millifit.progress import SILENT, Progress
+from millifit.targets.bundle import check_files, load_bundle, read_manifest
+from millifit.targets.catalog import find_target
+from millifit.targets.local_runner import LocalRunner
+from millifit.targets.lower import lower
+from millifit.targets.network import Network
+from millifit.targets.network_timing import Contender
+from millifit.targets.onnx_file import read_network, write_network
+from millifit.targets.program import Program
+from millifit.targets.simplify import simplify
+from millifit.targets.target import Target
+from millifit.targets.timing import Failed
+
+Numbers = tuple[float, ...] | None
+Shape = tuple[int, ...] | None
+
+# A golden output is compared with this tolerance, relative to its largest magnitude.
+_GOLDEN_TOLERANCE = 1e-4
+
+
+def profile(
+    model: str,
+    *,
+    target: str = "local",
+    threads: int = 1,
+    store: str | None = None,
+    input_shape: Shape = None,
+    progress: Progress = SILENT,
+    seed: int = 0,
+    timer: Timer | None = None,
+) -> dict[str, Any]:
+    """Measure the kernels of a model in fp32 and in int8 on a target; resumes.
+
+    The int8 kernels are those of the network quantized throughout; their time does not depend on
+    the scales, so no data is needed.
+    """
+    network = load_model(model, input_shape=input_shape).network
+    device = local_target(target, threads)
+    programs = [lower(network, device)]
+    if "int8" in device.precisions:
+        programs.append(lower(_quantized_anyhow(network, seed), device))
+    prices, total = _measured(programs, network, device, store, progress, seed, timer)
+    failures = [
+        {"kernel": kernel.op, "reason": each.outcome.reason}
+        for kernel, each in total.items()
+        if isinstance(each.outcome, Failed)
+    ]
+    sums = {
+        name: sum(prices.seconds(call.kernel) for call in program.calls)
+        for name, program in zip(("fp32", "int8"), programs, strict=False)
+    }
+    return {
+        "model": network.name,
+        "target": device.name,
+        "threads": threads,
+        "kernels": len(total),
+        "failed": failures,
+        "sum_of_kernels_s": sums,
+        "without_rule": without_rule(programs[0]),
+        "store": str(store or default_store_path()),
+    }
+
+
+def _quantized_anyhow(network: Network, seed: int) -> Network:
+    """The network with every layer int8, with ranges from random inputs: for its kernels only."""
+    from millifit.compress.quantize.quantizer import quantize
+    from millifit.compress.quantize.ranges import calibrate
+
+    shape = network.types[network.inputs[0]].shape
+    x = np.random.default_rng(seed).standard_normal((2, *shape[1:])).astype(np.float32)
+    ranges = calibrate(network, x, method="min_max")
+    return quantize(network, {layer.name: "int8" for layer in network.layers}, ranges)
+
+
+def _measured(  # type: ignore[no-untyped-def]
+    programs: list[Program],
+    network: Network,
+    device: Target,
+    store: str | None,
+    progress: Progress,
+    seed: int,
+    timer: Timer | None,
+):
+    """Prices of all kernels of some programs, measured, and the measurements."""
+
+    def run(with_timer: Timer):  # type: ignore[no-untyped-def]
+        prices = Prices(
+            target=device, network_bytes=working_bytes(network), store=open_store(store),
+            timer=with_timer, progress=progress, seed=seed,
+        )  # fmt: skip
+        return prices, prices.measure([k for program in programs for k in program.kernels])
+
+    if timer is not None:
+        return run(timer)
+    with LocalRunner(progress=progress) as runner:
+        return run(runner)
+
+
+def predict(
+    model: str,
+    *,
+    target: str = "local",
+    threads: int = 1,
+    store: str | None = None,
+    input_shape: Shape = None,
+    progress: Progress = SILENT,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Predict a model's latency from what the store knows of the target; measures nothing.
+
+    Kernels that were not measured are predicted from those that were. MeasurementError where the
+    store has nothing of this target.
+    """
+    network = load_model(model, input_shape=input_shape).network
+    device = find_target(target, threads=threads)
+    program = lower(network, device)
+    prices = Prices.stored(
+        target=device, network_bytes=working_bytes(network), store=open_store(store),
+        progress=progress, seed=seed,
+    )  # fmt: skip
+    whole = NetworkModel().predict(prices.of_calls(program))
+    rows = prices.rows(program)
+    total = sum(row["seconds"] for row in rows)
+    measured = sum(row["seconds"] for row in rows if row["origin"] == "measured") / total
+    return {
+        "model": network.name,
+        "target": device.name,
+        "threads": threads,
+        "latency_s": plain_interval(whole.median_s, whole.low_s, whole.high_s),
+        "kernels": rows,
+        "share": {"measured": measured, "predicted": 1.0 - measured},
+        "without_rule": without_rule(program),
+    }
+
+
+def compress(
+    model: str,
+    plan: Path,
+    *,
+    out: Path,
+    data: str | None = None,
+    calibration: str | None = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    input_shape: Shape = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Apply a plan to a model and write the result as ONNX (with Q/DQ where it is int8)."""
+    network = load_model(model, input_shape=input_shape).network
+    wanted = read_plan(plan, network)
+    dataset = _dataset(network, data, calibration, mean, std, seed)
+    made = apply_plan(
+        network, wanted, dataset=dataset,
+        training=Training() if epochs is None else Training(epochs=epochs), seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    write_network(made.network, out)
+    validation = dataset.validation
+    achieved = None
+    if validation.y is not None:
+        achieved = accuracy(outputs(made.network, validation.x), validation.y)
+    return {
+        "model": network.name,
+        "out": str(out),
+        "calibration": made.calibration,
+        "accuracy": achieved,
+        "size_bytes": out.stat().st_size,
+        "plan": layer_rows(network, made.network, wanted),
+    }
+
+
+def read_plan(path: Path, network: Network) -> Plan:
+    """A plan from its file, checked against the network. UsageError where it does not fit."""
+    import json
+
+    try:
+        plan = Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"'{path}' is no plan ({error}). Give the plan.json that 'millifit search' wrote."
+        ) from error
+    layers = {layer.name for layer in network.layers}
+    unknown = sorted(set(plan.precisions) - layers)
+    if unknown:
+        raise UsageError(
+            f"plan '{path}' is for another network: '{network.name}' has no layer '{unknown[0]}'"
+        )
+    return plan
+
+
+def _dataset(  # type: ignore[no-untyped-def]
+    network: Network,
+    data: str | None,
+    calibration: str | None,
+    mean: Numbers,
+    std: Numbers,
+    seed: int,
+):
+    from millifit.data import read_dataset
+
+    if data is None:
+        raise UsageError("name the data with --data FILE, FOLDER or module:function")
+    return read_dataset(
+        data, sample_shape=network.types[network.inputs[0]].shape[1:],
+        preprocessing=preprocessing_of(mean, std), calibration=calibration,
+        classes=classes_of(network), seed=seed,
+    )  # fmt: skip
+
+
+def compile_model(
+    model: str,
+    *,
+    targets: list[str],
+    out: Path,
+    threads: int = 1,
+    input_shape: Shape = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Write a bundle for every target into ``out/TARGET``."""
+    network = load_model(model, input_shape=input_shape).network
+    devices = [find_target(name, threads=threads) for name in dict.fromkeys(targets)]
+    shape = network.types[network.inputs[0]].shape
+    golden = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    bundles = []
+    with progress.stage("compile", len(devices)) as advance:
+        for device in devices:
+            program = lower(network, device)
+            path = ensure_bundle(
+                out / device.name, program=program, target=device, golden_input=golden,
+                details={"network": network.name},
+            )  # fmt: skip
+            bundles.append(
+                {
+                    "target": device.name,
+                    "bundle": str(path),
+                    "size_bytes": bundle_bytes(path),
+                    "kernels": len(program.kernels),
+                    "without_rule": without_rule(program),
+                }
+            )
+            advance(1)
+    return {"model": network.name, "bundles": bundles}
+
+
+def verify(
+    bundle: Path,
+    *,
+    data: str | None = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    model: str | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+    timer: Timer | None = None,
+) -> dict[str, Any]:
+    """Check a bundle on its device: hashes, golden output, latency, accuracy, agreement.
+
+    The certificate. Raises BundleError where a file was changed or the golden output is not given.
+    """
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest)
+    error = _golden_error(bundle)
+    certificate: dict[str, Any] = {
+        "bundle": str(bundle),
+        "network": manifest.name,
+        "target": manifest.target.name,
+        "versions": manifest.versions,
+        "files": "unchanged",
+        "golden_error": error,
+        "size_bytes": bundle_bytes(bundle),
+    }
+    certificate |= _latency(bundle, manifest.target.threads, timer, progress)
+    if data is not None:
+        certificate |= _validated(bundle, data, mean, std, model, seed, progress)
+    return certificate
+
+
+def _golden_error(bundle: Path) -> float:
+    """Largest deviation from the golden outputs, relative to their largest magnitude."""
+    loaded = load_bundle(bundle)
+    with np.load(bundle / "golden.npz", allow_pickle=False) as golden:
+        wanted = [golden[name] for name in sorted(golden.files) if name.startswith("output")]
+        given = loaded.run(golden["input"])
+    if not wanted:
+        raise BundleError(
+            f"bundle '{bundle}' has no golden output: it was compiled on another machine. Verify "
+            "it with --model and --data"
+        )
+    error = max(
+        float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-30))
+        for a, b in zip(given, wanted, strict=True)
+    )
+    if not error <= _GOLDEN_TOLERANCE:
+        raise BundleError(
+            f"bundle '{bundle}' does not give its golden output on this machine: relative error "
+            f"{error:.2e}, at most {_GOLDEN_TOLERANCE:g} is allowed. Compile it again here."
+        )
+    return error
+
+
+def _latency(bundle: Path, threads: int, timer: Timer | None, progress: Progress) -> dict[str, Any]:
+    """Latency and peak memory of a bundle on this machine."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as work:
+        with np.load(bundle / "golden.npz", allow_pickle=False) as golden:
+            given = write_input(Path(work) / "input.npy", golden["input"])
+        entry = Contender(kind="bundle", path=bundle, input_path=given, threads=threads)
+
+        def run(with_timer: Timer) -> Any:
+            return time_in_turn(
+                with_timer, {"bundle": entry}, policy=TRIAL_TIMING, progress=progress,
+                title="time the bundle",
+            )["bundle"]  # fmt: skip
+
+        if timer is not None:
+            timed = run(timer)
+        else:
+            with LocalRunner(progress=progress) as runner:
+                timed = run(runner)
+    return {
+        "latency_s": interval_of(timed.round_medians),
+        "peak_memory_bytes": timed.peak_memory_bytes,
+    }
+
+
+def _validated(
+    bundle: Path,
+    data: str,
+    mean: Numbers,
+    std: Numbers,
+    model: str | None,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Accuracy on validation data and, with a model, agreement with ONNX Runtime."""
+    from millifit.data import read_dataset
+
+    manifest = read_manifest(bundle)
+    classes = manifest.outputs[0].shape[1] if len(manifest.outputs[0].shape) == 2 else None
+    dataset = read_dataset(
+        data, sample_shape=manifest.input.shape[1:], preprocessing=preprocessing_of(mean, std),
+        classes=classes, seed=seed,
+    )  # fmt: skip
+    validation = dataset.validation
+    answers = run_bundle(bundle, validation.x, progress=progress)
+    found: dict[str, Any] = {"accuracy": None}
+    if validation.y is not None:
+        found["accuracy"] = accuracy(answers, validation.y)
+    if model is not None:
+        oracle = outputs(simplify(read_network(Path(model))), validation.x)
+        found["agreement"] = compare(answers, oracle)
+    return found

@@ -1,0 +1,196 @@
+"""The store: what goes in comes out, whatever other processes do, and its errors help."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from millifit.errors import RunFolderError
+from millifit.profiler.measurement import Measurement
+from millifit.profiler.store import Store, default_store_path
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import TensorType
+from millifit.targets.timing import Failed, Samples, TimingPolicy
+
+
+def measured(
+    number: int, *, target: str = "t1", outcome: Samples | Failed | None = None
+) -> Measurement:
+    flat = TensorType(shape=(1, number), dtype="float32")
+    return Measurement(
+        kernel=Kernel(op="relu", inputs=(flat,), output=flat, precision="fp32"),
+        target_key=target,
+        versions="apache-tvm 0.27",
+        policy=TimingPolicy(working_set_bytes=1024),
+        environment={"cpu": "a CPU", "load_1min": "0.10"},
+        outcome=outcome or Samples(run_s=(0.1 + 0.2, 1e-7 / 3)),
+    )
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    """Times come back to the last bit, failures with their reason, keys included."""
+    kept = [measured(1), measured(2, outcome=Failed(reason="no answer within 30 s"))]
+    assert Store(tmp_path / "new" / "s.sqlite").add(*kept) == 2
+    store = Store(tmp_path / "new" / "s.sqlite")
+    assert store.measurements() == kept
+    assert store.get([kept[1].key, "absent"]) == {kept[1].key: kept[1]}
+    assert store.get([]) == {}
+
+
+def test_measurements_are_told_apart_by_target(tmp_path: Path) -> None:
+    """Listing and counting may be limited to a target."""
+    store = Store(tmp_path / "s.sqlite")
+    store.add(measured(1, target="t1"), measured(1, target="t2"))
+    assert [m.target_key for m in store.measurements("t2")] == ["t2"]
+    assert (store.count(), store.count("t1"), store.count("t3")) == (2, 1, 0)
+
+
+def test_what_was_measured_stays_but_a_time_replaces_a_failure(tmp_path: Path) -> None:
+    """A second time for a key is ignored; a success after a failure is not."""
+    store = Store(tmp_path / "s.sqlite")
+    time, failed = Samples(run_s=(1.0,)), Failed(reason="hung")
+    assert store.add(measured(1, outcome=failed)) == 1
+    assert store.add(measured(1, outcome=Failed(reason="again"))) == 0
+    assert store.measurements() == [measured(1, outcome=failed)]
+    assert store.add(measured(1, outcome=time)) == 1
+    assert store.add(measured(1, outcome=Samples(run_s=(2.0,)))) == 0
+    assert store.add(measured(1, outcome=failed)) == 0
+    assert store.measurements() == [measured(1, outcome=time)]
+
+
+def test_one_environment_is_stored_once(tmp_path: Path) -> None:
+    """The facts of a sweep are not repeated with every kernel."""
+    Store(tmp_path / "s.sqlite").add(*map(measured, range(1, 20)))
+    with sqlite3.connect(tmp_path / "s.sqlite") as raw:
+        assert raw.execute("SELECT count(*) FROM environment").fetchone() == (1,)
+
+
+def _write(path: Path, first: int, start: object) -> None:
+    start.wait()  # type: ignore[attr-defined]
+    for number in range(first, first + 40):
+        Store(path).add(measured(number))
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Three processes create and fill one store, with overlapping kernels."""
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(3)
+    path = tmp_path / "s.sqlite"
+    writers = [spawn.Process(target=_write, args=(path, 1 + 20 * i, start)) for i in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert {m.kernel.output.shape[1] for m in Store(path).measurements()} == set(range(1, 81))
+
+
+def test_a_killed_writer_leaves_all_it_confirmed(tmp_path: Path) -> None:
+    """SIGKILL in the middle of writing: the file is sound and every confirmed row is there."""
+    script = f"""
+        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_store import Store, measured
+        for number in range(1, 100000):
+            Store(Path({str(tmp_path / "s.sqlite")!r})).add(measured(number))
+            print(number, flush=True)
+    """
+    writer = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    confirmed = [int(writer.stdout.readline()) for _ in range(50)][-1]
+    os.kill(writer.pid, signal.SIGKILL)
+    confirmed += len(writer.stdout.read().splitlines())
+    writer.wait()
+    store = Store(tmp_path / "s.sqlite")
+    assert confirmed >= 50
+    assert confirmed <= store.count() <= confirmed + 1
+    assert store.add(measured(10**6)) == 1
+    with sqlite3.connect(tmp_path / "s.sqlite") as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:
+    """A schema from the future is refused, with what to do."""
+    path = tmp_path / "s.sqlite"
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA user_version = 99")
+    with pytest.raises(RunFolderError, match=r"newer millifit \(schema 99.*Upgrade millifit"):
+        Store(path).add(measured(1))
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    """Garbage in place of a database is reported with a remedy, and not overwritten."""
+    path = tmp_path / "s.sqlite"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(RunFolderError, match=r"s\.sqlite'.*Move the file away"):
+        Store(path).count()
+    assert path.read_bytes() == b"not a database" * 100
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    """A database without millifit's schema gets no tables added to it."""
+    path = tmp_path / "s.sqlite"
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE measurement (x)")
+    with pytest.raises(RunFolderError, match="holds no measurements"):
+        Store(path).add(measured(1))
+
+
+def test_a_damaged_row_is_named(tmp_path: Path) -> None:
+    """A time edited to be negative is refused when it is read."""
+    path = tmp_path / "s.sqlite"
+    Store(path).add(measured(1))
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE measurement SET run_s = '[-1.0]'")
+    with pytest.raises(RunFolderError, match=rf"'{measured(1).key}' is damaged.*positive"):
+        Store(path).measurements()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A file where a folder should be, and a folder where the file should be."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="Name a folder that you may write to"):
+        Store(tmp_path / "file" / "s.sqlite").count()
+    with pytest.raises(RunFolderError, match="may write to the file and its folder"):
+        Store(tmp_path).count()
+
+
+def _fill(path: Path, answer: object) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        for number in range(1, 10_000):
+            Store(path).add(measured(number))
+    except RunFolderError as error:
+        answer.put(str(error))  # type: ignore[attr-defined]
+
+
+def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:
+    """When the file cannot grow the error says so, and what was stored can still be read."""
+    spawn = multiprocessing.get_context("spawn")
+    answer = spawn.Queue()
+    path = tmp_path / "s.sqlite"
+    writer = spawn.Process(target=_fill, args=(path, answer))
+    writer.start()
+    message = answer.get(timeout=60)
+    writer.join()
+    assert "full" in message
+    assert str(path) in message
+    assert Store(path).count() > 10
+
+
+def test_the_default_place_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XDG_DATA_HOME where it is an absolute path, else ~/.local/share."""
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert default_store_path() == Path("/data/millifit/profile.sqlite")
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    assert default_store_path() == Path("/home/someone/.local/share/millifit/profile.sqlite")

@@ -1,0 +1,365 @@
+"""The command line: every verb hands its options on, and every failure has its exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+import millifit
+from millifit.cli import app, main
+from millifit.console import Bars, result_table
+from millifit.errors import BudgetInfeasible, ModelError
+from millifit.report import parse_result
+
+VERBS = (
+    "doctor", "targets", "profile", "predict", "search", "compress", "compile", "verify", "fit",
+    "report",
+)  # fmt: skip
+ROOT = Path(__file__).resolve().parent.parent
+PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
+    """A pipeline that answers at once and remembers what it was asked."""
+    made: Calls = []
+    kernel = result["kernels"]["baseline"][0]
+    answers: dict[str, Any] = {
+        "fit": result,
+        "profile": {"measured": 3},
+        "predict": {
+            "model": "net.onnx",
+            "target": "local",
+            "latency_s": {"median": 0.002, "low": 0.0019, "high": 0.0022},
+            "kernels": [kernel],
+            "share": {"measured": 0.75, "predicted": 0.25},
+        },
+        "search": {"front": result["trials"][:2]},
+        "compress": {"size_bytes": 1},
+        "compile_model": {"local": "bundles/local"},
+        "verify": {"passed": True},
+    }
+    fake = ModuleType("millifit.pipeline")
+
+    def answering(name: str) -> Callable[..., Any]:
+        def called(*args: Any, **options: Any) -> Any:
+            made.append((name, args, options))
+            return answers[name]
+
+        return called
+
+    for name in answers:
+        setattr(fake, name, answering(name))
+    monkeypatch.setitem(sys.modules, "millifit.pipeline", fake)
+    monkeypatch.setattr(millifit, "pipeline", fake, raising=False)
+    return made
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def run_line(line: str) -> Any:
+    return run(*shlex.split(line))
+
+
+def test_fit_hands_on_every_option(calls: Calls, tmp_path: Path) -> None:
+    """All options reach the recipe; the answer is a table and a JSON file."""
+    done = run_line(
+        "fit net.onnx --data val.npz --calibration cal.npz --mean 1,2,3 --std 4 --target rpi4 "
+        "--input-shape 1x3x8x8 --threads 2 --budget 8ms --max-drop none --no-prune --epochs 0 "
+        f"--trials 4 --run r --store s --seed 7 --json {tmp_path}/out.json"
+    )
+    assert done.exit_code == 0, done.output
+    (name, (recipe, _progress), _options) = calls[0]
+    assert name == "fit"
+    assert recipe.model_dump() == {
+        "model": "net.onnx", "data": "val.npz", "calibration": "cal.npz", "mean": (1, 2, 3),
+        "std": (4,), "input_shape": (1, 3, 8, 8), "target": "rpi4", "threads": 2, "budget": "8ms",
+        "max_drop": None, "seed": 7, "run": "r", "store": "s", "prune": False, "epochs": 0,
+        "trials": 4, "demo": False,
+    }  # fmt: skip
+    assert json.loads((tmp_path / "out.json").read_text())["met"] is True
+    for expected in ("compressed", "ONNX Runtime int8", "Measured interleaved in one run"):
+        assert expected in done.stdout
+
+
+def test_fit_reads_a_recipe(calls: Calls, tmp_path: Path) -> None:
+    """A recipe file is enough, and a flag changes it."""
+    (tmp_path / "r.yaml").write_text("demo: true\nseed: 5\n")
+    assert run("fit", "--recipe", str(tmp_path / "r.yaml"), "--threads", "2").exit_code == 0
+    recipe = calls[0][1][0]
+    assert (recipe.demo, recipe.seed, recipe.threads, recipe.budget) == (True, 5, 2, "50%")
+
+
+def test_missed_budget_exits_with_3(calls: Calls, result: dict[str, Any]) -> None:
+    """A result that is not within the budget is shown, and is no success."""
+    result["met"] = False
+    done = run("fit", "--demo")
+    assert done.exit_code == 3
+    assert "NOT met" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (BudgetInfeasible("budget of 1 ms is infeasible: the floor is 2 ms"), 3, "the floor is"),
+        (ModelError("'net.onnx' is empty. Export it again."), 1, "Export it again"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command continues"),
+    ],
+)
+def test_failure_has_its_exit_code(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, said: str
+) -> None:
+    """An error is one message on standard error, no traceback, and its own exit code."""
+
+    def fail(*_args: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(sys.modules["millifit.pipeline"], "fit", fail)
+    done = run("fit", "--demo")
+    assert done.exit_code == code
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_unexpected_error_says_how_to_get_the_traceback(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistake of ours exits with 1 and names --debug; with --debug it is raised."""
+
+    def fail(*_args: Any) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr(sys.modules["millifit.pipeline"], "fit", fail)
+    monkeypatch.setattr(sys, "argv", ["millifit", "fit", "--demo"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "unexpected KeyError: 'oops'" in said
+    assert "millifit --debug fit --demo" in said
+    monkeypatch.setattr(sys, "argv", ["millifit", "--debug", "fit", "--demo"])
+    with pytest.raises(KeyError):
+        main()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit",),
+        ("fit", "--nonsense"),
+        ("fit", "net.onnx", "--threads", "0"),
+        ("fit", "net.onnx", "--budget", "0"),
+        ("fit", "net.onnx", "--budget", "-5ms"),
+        ("fit", "net.onnx", "--budget", "abc"),
+        ("fit", "net.onnx", "--demo"),
+        ("fit", "--recipe", "missing.yaml"),
+        ("compress", "net.onnx"),
+        ("targets", "show", "toaster"),
+        ("targets", "add", "missing.toml"),
+        ("profile", "show"),
+        ("predict", "net.onnx", "--seed", "-1"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_use_exits_with_2(calls: Calls, arguments: tuple[str, ...]) -> None:
+    """Wrong use is found before any work starts."""
+    assert run(*arguments).exit_code == 2
+    assert calls == []
+
+
+def test_profile_takes_a_model_at_once(calls: Calls) -> None:
+    """'profile MODEL' is short for 'profile measure MODEL'."""
+    assert run("profile", "net.onnx", "--threads", "2").exit_code == 0
+    assert run("profile", "measure", "net.onnx", "--threads", "2").exit_code == 0
+    first, second = ((name, args, options | {"progress": 0}) for name, args, options in calls)
+    assert first == second
+    assert first[0:2] == ("profile", ("net.onnx",))
+    assert first[2]["threads"] == 2
+
+
+def test_predict_shows_kernels_and_interval(calls: Calls, tmp_path: Path) -> None:
+    """The answer has the interval and how much of it was measured."""
+    done = run("predict", "net.onnx", "--json", str(tmp_path / "p.json"))
+    assert "2.000 ms (1.900–2.200); 75 % of it from measured kernels" in done.stdout
+    assert "features.0.0/Conv" in done.stdout
+    assert json.loads((tmp_path / "p.json").read_text())["share"]["measured"] == 0.75
+
+
+def test_compile_takes_many_targets(calls: Calls) -> None:
+    """--target may be repeated; 'local' is the default."""
+    run_line("compile net.onnx --target local --target rpi4 --threads 2 --out b")
+    run_line("compile net.onnx --out b")
+    assert [options["targets"] for _, _, options in calls] == [["local", "rpi4"], ["local"]]
+
+
+def test_targets_are_listed_added_and_shown(tmp_path: Path) -> None:
+    """A target of the user's file is found by name afterwards."""
+    mine = tmp_path / "mine.toml"
+    shown = run("targets", "show", "rpi4", "--json", str(tmp_path / "rpi4.json"))
+    assert shown.exit_code == 0
+    facts = json.loads((tmp_path / "rpi4.json").read_text()) | {"cores": 8}
+    del facts["name"]
+    mine.write_text("[board]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in facts.items()))
+    assert run("targets", "add", str(mine)).exit_code == 0
+    run("targets", "list", "--json", str(tmp_path / "all.json"))
+    listed = {target["name"]: target for target in json.loads((tmp_path / "all.json").read_text())}
+    assert listed["board"]["cores"] == 8
+    assert "local" in listed
+
+
+def test_doctor_names_every_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is missing is named with its remedy, and doctor then fails."""
+    lacking = {"check": "C++ compiler", "state": "missing", "detail": "none", "remedy": "get g++"}
+    monkeypatch.setattr("millifit.doctor.examine", lambda: [lacking])
+    done = run("doctor", "--json", str(tmp_path / "d.json"))
+    assert done.exit_code == 1
+    assert "C++ compiler: get g++" in done.stdout
+    assert json.loads((tmp_path / "d.json").read_text()) == [lacking]
+
+
+def test_report_writes_page_csv_and_json(result: dict[str, Any], tmp_path: Path) -> None:
+    """One verb writes all three from a run folder."""
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    done = run(
+        "report", str(tmp_path), "--csv", f"{tmp_path}/t.csv", "--json", f"{tmp_path}/r.json"
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == len(result["trials"]) + 1
+    assert json.loads((tmp_path / "r.json").read_text()) == result
+
+
+def test_report_of_a_damaged_run_writes_nothing(tmp_path: Path) -> None:
+    """A result without its keys is refused, and no page appears."""
+    (tmp_path / "result.json").write_text('{"schema": 1}')
+    done = run("report", str(tmp_path))
+    assert done.exit_code == 1
+    assert "model: field required" in done.stderr
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_unwritable_json_is_an_error(calls: Calls, tmp_path: Path) -> None:
+    """--json below a file fails with its name."""
+    (tmp_path / "file").write_text("")
+    done = run("predict", "net.onnx", "--json", str(tmp_path / "file" / "p.json"))
+    assert done.exit_code == 1
+    assert "cannot write" in done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_examples_and_json(verb: str) -> None:
+    """Every verb explains itself with examples, and writes JSON."""
+    shown = run(verb, "--help").output
+    assert f"millifit {verb}" in shown.split("Examples:")[1]
+    leaves = {"targets": ["list"], "profile": ["measure"]}.get(verb, [])
+    assert "--json" in run(verb, *leaves, "--help").output
+
+
+def examples() -> list[str]:
+    """Every command in a help text, in the README and in the docs."""
+    texts = []
+    for command in _commands(typer.main.get_command(app)):
+        texts += [line.strip() for line in (command.help or "").splitlines()]
+    for page in PROSE:
+        for block in re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL):
+            texts += [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line.removeprefix("$ ").removeprefix(".venv/bin/") for line in texts]
+    return sorted({line.split(" #")[0].strip() for line in lines if line.startswith("millifit ")})
+
+
+def _commands(command: Any) -> list[Any]:
+    inner = getattr(command, "commands", {})
+    return [command, *(found for one in inner.values() for found in _commands(one))]
+
+
+@pytest.mark.parametrize("line", examples())
+def test_documented_command_is_understood(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str
+) -> None:
+    """Every command shown to people is one that the command line knows, options included."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("millifit.doctor.examine", list)
+    done = run_line(line.removeprefix("millifit "))
+    assert done.exit_code in (0, 1, 2)
+    assert "Usage:" not in done.stderr
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def test_undocumented_option_is_not_understood(calls: Calls) -> None:
+    """The test above would notice an option that does not exist."""
+    assert "Usage:" in run("fit", "net.onnx", "--speed", "high").stderr
+
+
+def test_help_is_quick_and_light() -> None:
+    """--help loads neither torch, tvm, onnx nor plotly."""
+    script = (
+        "import sys; sys.argv = ['millifit', '--help']\n"
+        "from millifit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'tvm', 'onnx', 'onnxruntime', 'plotly', 'sklearn', 'pandas', 'scipy'}\n"
+        "print(code, sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_result_table_fits_80_columns(result: dict[str, Any]) -> None:
+    """No line is longer than a narrow terminal, and nothing is coloured in a file."""
+    result["model"] = "a_very_long_name_" * 10 + "[bold].onnx"
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(result_table(parse_result(result)))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "ONNX Runtime int8" in "\n".join(lines)
+    assert "\x1b" not in "\n".join(lines)
+
+
+def test_bars_are_lines_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal each stage is a line at its start and one at its end, markup untouched."""
+    bars = Bars(Console(width=80))
+    with bars.stage("profile [x]", 3) as advance:
+        advance(3)
+        with bars.stage("inner"):
+            bars.note("a [bold] note")
+    lines = [re.sub(r"\d+\.\d s", "T", line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "profile [x] ...",
+        "  inner ...",
+        "a [bold] note",
+        "  inner: T",
+        "profile [x]: T",
+    ]
+
+
+def test_bars_close_when_work_fails() -> None:
+    """A failure inside a stage leaves no live display behind."""
+    bars = Bars(Console(force_terminal=True, file=io.StringIO()))
+    with pytest.raises(ModelError), bars.stage("search"):
+        raise ModelError("no")
+    with bars.stage("again"):
+        pass
+
+
+def test_version_is_the_package_s() -> None:
+    """--version prints what the package says."""
+    assert run("--version").stdout == f"millifit {millifit.__version__}\n"
