@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from millifit.errors import DataError, ModelError
+from millifit.targets.importer.onnx_file import to_onnx
 from millifit.targets.network import Network, Node
-from millifit.targets.onnx_file import to_onnx
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

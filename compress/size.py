@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from millifit.targets.importer.onnx_file import to_onnx
 from millifit.targets.network import Network
-from millifit.targets.onnx_file import to_onnx
 
 
 def file_bytes(network: Network) -> int:

@@ -8,8 +8,8 @@ from contextlib import ExitStack, closing
 from millifit.profiler.measurement import Measurement, measurement_key
 from millifit.profiler.store import Store
 from millifit.progress import SILENT, Advance, Progress
-from millifit.targets.environment import code_versions, describe_environment
 from millifit.targets.kernel import Kernel
+from millifit.targets.runner.environment import code_versions, describe_environment
 from millifit.targets.target import Target
 from millifit.targets.timing import Failed, KernelTimer, TimingPolicy
 

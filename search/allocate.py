@@ -55,7 +55,7 @@ def solve(
     *,
     minimize: str = LOSS,
     excluded: Sequence[Exclusion] = (),
-    time_limit_s: float = 30.0,
+    time_limit_s: float = 60.0,
 ) -> Allocation | Infeasible:
     """The choices of least `minimize` (the loss, or a resource) that keep all `limits`.
 
@@ -109,7 +109,7 @@ def frontier(
     points: int,
     *,
     limits: Mapping[str, float] | None = None,
-    time_limit_s: float = 30.0,
+    time_limit_s: float = 60.0,
 ) -> tuple[Allocation, ...]:
     """Loss against `resource`: up to `points` non-dominated plans, cheapest first.
 

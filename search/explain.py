@@ -103,7 +103,7 @@ def explain(
     *,
     target: str,
     scale: float = 1.0,
-    time_limit_s: float = 30.0,
+    time_limit_s: float = 60.0,
 ) -> Explanation:
     """Why no plan of `problem` keeps `limits` on `target`.
 

@@ -9,7 +9,8 @@ network:
     all fp32                 as in the fp32 program              it writes float32
     some of each             float32, and a quantize kernel      uint8, and a dequantize kernel
 
-Operators that cannot convert while they write get the extra kernel in every case.
+Operators that cannot convert while they write get the extra kernel in every case, as do outputs
+that are flattened in between.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ _FIXED_OUTPUT = (
 _LIMITS = ("relu", "clip")  # activations that become the limits of a uint8 output
 
 
-def for_int8_readers(kernel: Kernel, *, all_int8: bool) -> tuple[Kernel, ...]:
-    """An fp32 kernel whose output int8 layers read, all or some of the readers."""
+def for_int8_readers(kernel: Kernel, *, fused: bool) -> tuple[Kernel, ...]:
+    """An fp32 kernel whose output int8 layers read.
+
+    `fused` says that the output is quantized on the way, since all readers are int8.
+    """
     if kernel.output.dtype != "float32":
         return (kernel,)
-    if not all_int8 or kernel.op in _FIXED_OUTPUT:
+    if not fused or kernel.op in _FIXED_OUTPUT:
         return kernel, _conversion(kernel.output, "uint8")
     steps = list(kernel.epilogue)
     while steps and steps[-1] in _LIMITS:
@@ -38,16 +42,17 @@ def for_int8_readers(kernel: Kernel, *, all_int8: bool) -> tuple[Kernel, ...]:
     return (replace(kernel, output=_as(kernel.output, "uint8"), epilogue=tuple(steps)),)
 
 
-def for_fp32_readers(kernel: Kernel, real: Kernel | None, *, all_fp32: bool) -> tuple[Kernel, ...]:
-    """An int8 kernel whose output fp32 layers read, all or some of the readers.
+def for_fp32_readers(kernel: Kernel, real: Kernel | None, *, fused: bool) -> tuple[Kernel, ...]:
+    """An int8 kernel whose output fp32 layers read.
 
-    `real` is the kernel that the fp32 program has in its place, whose activation it takes over.
+    `fused` says that it writes real values itself, since all readers are fp32. `real` is the
+    kernel that the fp32 program has in its place, whose activation it takes over.
     """
     if kernel.output.dtype != "uint8":
         return (kernel,)
     if kernel.op == "quantize":  # the real values that it reads are there for the others
-        return () if all_fp32 else (kernel,)
-    if not all_fp32 or kernel.op in _FIXED_OUTPUT:
+        return () if fused else (kernel,)
+    if not fused or kernel.op in _FIXED_OUTPUT:
         return kernel, _conversion(kernel.output, "float32")
     if kernel.precision == "int8" and "add" in (kernel.op, *kernel.epilogue):
         return _real_addition(kernel, real)

@@ -6,7 +6,7 @@ conversions) is int8 where the layers upstream that its operands come from all a
 plan costs exactly what its program does. Where neighbours differ, `mixed_precision` says what runs.
 
 To keep tables small, an operand's precision is taken to be that of the nearest layer upstream, or
-of the nearest two for a sum, and no more than six precisions decide about one kernel.
+of the nearest four for a sum, and no more than six precisions decide about one kernel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from millifit.compress.prune.groups import ChannelGroup
+from millifit.search.flow import MOVES, Channels, Flow
 from millifit.search.kernel_resize import resized, weight_bytes
 from millifit.search.knapsack import Combo, Option
 from millifit.search.mixed_precision import (
@@ -23,48 +23,12 @@ from millifit.search.mixed_precision import (
     for_int8_readers,
     with_real_residual,
 )
+from millifit.search.plan_space import PRECISION, WIDTH, PlanSpace
 from millifit.targets.kernel import Kernel
-from millifit.targets.network import Network
 from millifit.targets.program import Call, Program
 from millifit.targets.target import Precision
 
-PRECISION = "precision:"
-WIDTH = "width:"
-
 _MOST_PRECISIONS = 6
-# These implement no node of the network: what they name are tensors.
-_MOVES = (
-    *("quantize", "dequantize", "requantize"),
-    *("reshape", "to_channels_first", "to_channels_last"),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanSpace:
-    """What can be decided about a network, and the programs it becomes.
-
-    `precisions` has the options of every layer, fp32 first. `widths` has the options of every
-    channel group that may be pruned, its whole size first. `int8_program` is that of the network
-    with every layer quantized that can be; None where the target has no int8.
-    """
-
-    network: Network
-    precisions: Mapping[str, tuple[Precision, ...]]
-    groups: tuple[ChannelGroup, ...]
-    widths: Mapping[str, tuple[int, ...]]
-    fp32_program: Program
-    int8_program: Program | None
-
-    def options(self, variable: str) -> tuple[Option, ...]:
-        """The options of a variable, ``"precision:LAYER"`` or ``"width:GROUP"``."""
-        if variable.startswith(PRECISION):
-            return self.precisions[variable.removeprefix(PRECISION)]
-        return self.widths[variable.removeprefix(WIDTH)]
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """All variables: precisions in order of the layers, then widths in order of the groups."""
-        return (*(PRECISION + name for name in self.precisions), *(WIDTH + g for g in self.widths))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,73 +49,18 @@ def cost_tables(space: PlanSpace) -> tuple[CostTable, ...]:
     programs: dict[Precision, Program] = {"fp32": space.fp32_program}
     if space.int8_program is not None:
         programs["int8"] = space.int8_program
-    flows = {precision: _Flow(space, program) for precision, program in programs.items()}
-    real = {c.nodes[0]: c for c in space.fp32_program.calls if c.kernel.op not in _MOVES}
+    flows = {precision: Flow(space, program) for precision, program in programs.items()}
+    real = {c.nodes[0]: c for c in space.fp32_program.calls if c.kernel.op not in MOVES}
     terms: dict[str, list[_Term]] = {name: [] for name in space.precisions}
     for precision, flow in flows.items():
         for call in flow.program.calls:
             if sources := flow.sources[call.output]:
-                twin = None if call.kernel.op in _MOVES else real.get(call.nodes[0])
+                twin = None if call.kernel.op in MOVES else real.get(call.nodes[0])
                 terms[sources[0]].append(_term(flow, call, precision, twin))
     tables = [_input_table(space, flows)]
     for layer, members in terms.items():
         tables += _merged(space, layer, members)
     return tuple(tables)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Channels:
-    """Channels of a tensor: `factor` for every channel kept of `group`."""
-
-    group: str
-    factor: int
-
-
-class _Flow:
-    """Where each tensor of a program comes from, who reads it, and whose channels it has.
-
-    By the tensor that a call writes: `layer` is its own layer if it is one, `sources` the layers
-    that decide whether its output is int8 (all of them must be), `read` and `channels` the channels
-    of its first input and of its output. `wanted` has, for every reader of a tensor, the layers
-    that must all be int8 for it to read uint8.
-    """
-
-    def __init__(self, space: PlanSpace, program: Program) -> None:
-        self.program = program
-        self.layer: dict[str, str | None] = {}
-        self.sources: dict[str, tuple[str, ...]] = {}
-        self.wanted: dict[str, list[tuple[str, ...]]] = {}
-        self.read: dict[str, _Channels | None] = {}
-        self.channels: dict[str, _Channels | None] = {}
-        carried = {
-            use.name: _Channels(group=group.name, factor=use.factor)
-            for group in space.groups
-            if group.name in space.widths
-            for use in group.tensors
-        }
-        nodes = {node.name: node for node in space.network.nodes}
-        for call in program.calls:
-            named = () if call.kernel.op in _MOVES else call.nodes
-            own = [nodes[name] for name in named if name in nodes]
-            self._visit(call, next((n.name for n in own if n.name in space.precisions), None))
-            passed = self.channels.get(call.inputs[0])
-            # Flattening runs nothing, so a node may see its tensor with other channels.
-            self.read[call.output] = carried.get(own[0].inputs[0]) if own else passed
-            self.channels[call.output] = carried.get(own[-1].outputs[0]) if own else passed
-
-    def _visit(self, call: Call, layer: str | None) -> None:
-        before = [self.sources.get(tensor, ()) for tensor in call.inputs]
-        if layer is None and len(before) == 1:
-            sources = before[0]
-        else:
-            nearest = [s[0] for s in (before if layer is None else before[1:]) if s]
-            own = () if layer is None else (layer,)
-            sources = tuple(dict.fromkeys((*own, *nearest)))[:2]
-        self.layer[call.output] = layer
-        self.sources[call.output] = sources
-        for port, tensor in enumerate(call.inputs):
-            decides = sources if layer is None or port > 0 else (layer,)
-            self.wanted.setdefault(tensor, []).append(decides)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +78,8 @@ class _Term:
     sources: tuple[str, ...]
     wanted: tuple[tuple[str, ...], ...]
     is_output: bool
-    channels: tuple[_Channels | None, _Channels | None]  # read, written
+    reshaped: bool
+    channels: tuple[Channels | None, Channels | None]  # read, written
 
     @property
     def scope(self) -> tuple[str, ...]:
@@ -191,14 +101,14 @@ class _Term:
         if self.precision == "fp32":
             if True not in readers:
                 return (kernel,)
-            return for_int8_readers(kernel, all_int8=False not in readers)
+            return for_int8_readers(kernel, fused=False not in readers and not self.reshaped)
         real = None if self.real is None else self._resized(self.real, choices)
         if not int8(self.sources):
             kernel = with_real_residual(kernel, real)
-            return for_int8_readers(kernel, all_int8=False) if True in readers else (kernel,)
+            return for_int8_readers(kernel, fused=False) if True in readers else (kernel,)
         if False not in readers:
             return (kernel,)
-        return for_fp32_readers(kernel, real, all_fp32=True not in readers)
+        return for_fp32_readers(kernel, real, fused=True not in readers and not self.reshaped)
 
     def _resized(self, kernel: Kernel, choices: Mapping[str, Option]) -> Kernel:
         read, written = self.channels
@@ -211,7 +121,7 @@ class _Term:
         )
 
 
-def _term(flow: _Flow, call: Call, precision: Precision, twin: Call | None) -> _Term:
+def _term(flow: Flow, call: Call, precision: Precision, twin: Call | None) -> _Term:
     layer, sources = flow.layer[call.output], flow.sources[call.output]
     # An operator without a rule is compiled from its node: its shapes are part of it.
     fixed = call.kernel.op == "onnx"
@@ -229,11 +139,12 @@ def _term(flow: _Flow, call: Call, precision: Precision, twin: Call | None) -> _
         sources=sources,
         wanted=tuple(wanted),
         is_output=call.output in flow.program.outputs,
+        reshaped=call.output in flow.reshaped,
         channels=(None, None) if fixed else (flow.read[call.output], flow.channels[call.output]),
     )
 
 
-def _kept(channels: _Channels | None, choices: Mapping[str, Option], whole: int) -> int:
+def _kept(channels: Channels | None, choices: Mapping[str, Option], whole: int) -> int:
     if channels is None:
         return whole
     return int(choices[WIDTH + channels.group]) * channels.factor
@@ -261,7 +172,7 @@ def _merged(space: PlanSpace, layer: str, terms: list[_Term]) -> list[CostTable]
     return tables
 
 
-def _input_table(space: PlanSpace, flows: Mapping[Precision, _Flow]) -> CostTable:
+def _input_table(space: PlanSpace, flows: Mapping[Precision, Flow]) -> CostTable:
     """What runs before any layer: it follows the layers that read it."""
     calls = {
         precision: [c for c in flow.program.calls if not flow.sources[c.output]]

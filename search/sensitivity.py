@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from millifit.compress.plan import Plan
 from millifit.progress import SILENT, Progress
 from millifit.search.knapsack import Option
-from millifit.search.plan_costs import PRECISION, WIDTH, PlanSpace
+from millifit.search.plan_space import PRECISION, WIDTH, PlanSpace
 from millifit.targets.target import Precision
 
 UNCHANGED = "unchanged"

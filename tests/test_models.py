@@ -15,7 +15,7 @@ from onnx import helper
 
 from millifit.errors import ModelError, UsageError
 from millifit.models import LoadedModel, load_model
-from millifit.targets.onnx_file import to_onnx
+from millifit.targets.importer.onnx_file import to_onnx
 
 MODULE = """
 import onnx

@@ -31,7 +31,7 @@ class AllocationSettings:
     improvements: int = 2
     margin: float = 0.01
     distance: float = 0.05
-    time_limit_s: float = 30.0
+    time_limit_s: float = 60.0
 
 
 class AllocationStrategy:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import onnx
 
 from millifit.errors import ModelError, UsageError
+from millifit.targets.importer.onnx_file import from_onnx, read_network
+from millifit.targets.importer.onnx_graph import InputShape
+from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Network
-from millifit.targets.onnx_file import from_onnx, read_network
-from millifit.targets.onnx_graph import InputShape
-from millifit.targets.simplify import simplify
 from millifit.user_code import call_function, names_function
 
 if TYPE_CHECKING:

@@ -131,7 +131,7 @@ class _Writer:
 
     def _row(self, y: tir.Expr) -> list[tir.Statement]:
         plan = self.plan
-        count = sum(1 for lanes in plan.vectors if lanes == plan.lanes and plan.channels >= lanes)
+        count = plan.channels // plan.lanes  # the others hold lanes that only pad
         written = tir.loop(
             count, lambda c: self._columns(y, c * plan.lanes, plan.lanes, plan.lanes), name="c"
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from millifit.targets.infer import infer_types
+from millifit.targets.importer.infer import infer_types
 from millifit.targets.network import Array, AttributeValue, Network, Node, TensorType
 
 

@@ -13,7 +13,7 @@ from millifit.compress.prune.pruner import keep_largest, neighbours, prune, widt
 from millifit.compress.quantize.quantizer import quantize
 from millifit.compress.quantize.ranges import calibrate
 from millifit.errors import ModelError
-from millifit.targets.infer import infer_types
+from millifit.targets.importer.infer import infer_types
 from millifit.targets.network import Network
 
 

@@ -21,8 +21,8 @@ from millifit.compress.quantize.quantizer import quantize, quantize_weight
 from millifit.compress.quantize.ranges import Histogram, Range, calibrate, choose_range
 from millifit.compress.size import file_bytes, layer_bytes
 from millifit.errors import DataError, ModelError
+from millifit.targets.importer.onnx_file import to_onnx, write_network
 from millifit.targets.network import Network
-from millifit.targets.onnx_file import to_onnx, write_network
 from millifit.targets.target import Precision
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,10 +9,9 @@ import numpy as np
 from millifit.compress.prune.groups import channel_groups
 from millifit.compress.quantize.quantizer import quantize
 from millifit.compress.quantize.ranges import Range
-from millifit.search.plan_costs import PlanSpace, cost_tables
+from millifit.search.plan_space import PlanSpace
 from millifit.search.problem import plan_space
-from millifit.targets.infer import infer_types
-from millifit.targets.kernel import Kernel
+from millifit.targets.importer.infer import infer_types
 from millifit.targets.network import Array, AttributeValue, Network, Node, TensorType
 from millifit.targets.target import Precision, Target
 
@@ -103,15 +101,6 @@ def space(*, widths: Mapping[str, tuple[int, ...]] | None = None) -> PlanSpace:
         quantized=quantized(net, dict.fromkeys(LAYERS, "int8")),
         groups=channel_groups(net),
         widths=widths,
-    )
-
-
-def tabled_kernels(of: PlanSpace, choices: Mapping[str, str | int]) -> Counter[Kernel]:
-    """The kernels that the cost tables hold for one plan."""
-    return Counter(
-        kernel
-        for table in cost_tables(of)
-        for kernel in table.kernels[tuple(choices[v] for v in table.variables)]
     )
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import millifit
-from millifit.targets import environment
-from millifit.targets.environment import code_versions, describe_environment
+from millifit.targets.runner import environment
+from millifit.targets.runner.environment import code_versions, describe_environment
 
 
 def test_every_fact_says_something() -> None:

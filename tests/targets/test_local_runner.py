@@ -13,12 +13,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from millifit.errors import MeasurementError, TargetError
-from millifit.targets import machine_lock
 from millifit.targets.kernel import Kernel
-from millifit.targets.local_runner import LocalRunner
-from millifit.targets.machine_lock import exclusive
 from millifit.targets.network import TensorType
-from millifit.targets.network_timing import Contender, NetworkTimingPolicy
+from millifit.targets.runner import machine_lock
+from millifit.targets.runner.local_runner import LocalRunner
+from millifit.targets.runner.machine_lock import exclusive
+from millifit.targets.runner.network_timing import Contender, NetworkTimingPolicy
 from millifit.targets.target import Target
 from millifit.targets.timing import Failed, Samples, TimingPolicy
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from millifit.errors import MeasurementError
-from millifit.targets.network_timing import (
+from millifit.targets.runner.network_timing import (
     ContenderResult,
     NetworkTimingPolicy,
     Ratio,
@@ -15,7 +15,7 @@ from millifit.targets.network_timing import (
     paired_ratio,
     result,
 )
-from millifit.targets.worker import take_turn
+from millifit.targets.runner.worker import take_turn
 
 POLICY = NetworkTimingPolicy(min_rounds=3, max_rounds=5)
 
@@ -106,7 +106,7 @@ def test_the_worker_imports_only_what_it_times() -> None:
     import sys
 
     script = (
-        "import sys, millifit.targets.worker;"
+        "import sys, millifit.targets.runner.worker;"
         "print(sorted({'torch', 'tvm', 'onnx', 'onnxruntime', 'sklearn'} & set(sys.modules)))"
     )
     ran = subprocess.run(

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper
 from onnx_models import answer, integers, onnx_model, random
 
 from millifit.errors import ModelError, UnsupportedOperator
+from millifit.targets.importer.onnx_file import from_onnx, read_network, to_onnx, write_network
+from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Node, TensorType
-from millifit.targets.onnx_file import from_onnx, read_network, to_onnx, write_network
-from millifit.targets.simplify import simplify
 
 
 def _conv_relu(**options: object) -> onnx.ModelProto:

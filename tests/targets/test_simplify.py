@@ -11,9 +11,9 @@ import pytest
 from onnx import helper
 from onnx_models import Floats, answer, integers, onnx_model, random
 
+from millifit.targets.importer.onnx_file import from_onnx, to_onnx
+from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Network
-from millifit.targets.onnx_file import from_onnx, to_onnx
-from millifit.targets.simplify import simplify
 
 node = helper.make_node
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from millifit.targets.kernel_timing import repeat
+from millifit.targets.runner.kernel_timing import repeat
 from millifit.targets.timing import Samples, TimingPolicy, median_interval, sample
 
 

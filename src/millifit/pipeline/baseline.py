@@ -19,8 +19,8 @@ from millifit.pipeline.bundles import (
 from millifit.pipeline.pricing import Prices
 from millifit.pipeline.workbench import Workbench, sample_input
 from millifit.targets.lower import lower
-from millifit.targets.network_timing import Contender
 from millifit.targets.program import Program
+from millifit.targets.runner.network_timing import Contender
 from millifit.targets.timing import Samples
 
 

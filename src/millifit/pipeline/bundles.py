@@ -12,14 +12,14 @@ from millifit.errors import BundleError
 from millifit.progress import SILENT, Progress
 from millifit.samples import Floats
 from millifit.targets.bundle import check_files, load_bundle, read_manifest, write_bundle
-from millifit.targets.environment import code_versions
-from millifit.targets.network_timing import (
+from millifit.targets.program import Program
+from millifit.targets.runner.environment import code_versions
+from millifit.targets.runner.network_timing import (
     Contender,
     ContenderResult,
     NetworkTimer,
     NetworkTimingPolicy,
 )
-from millifit.targets.program import Program
 from millifit.targets.target import Target
 
 TRIAL_TIMING = NetworkTimingPolicy()

@@ -21,11 +21,11 @@ from millifit.pipeline.trials import Evaluator, files_of
 from millifit.pipeline.workbench import Workbench, plain_interval
 from millifit.search.budget import Budget
 from millifit.search.trial import Trial
-from millifit.targets.environment import describe_environment
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
-from millifit.targets.network_timing import ContenderResult, Ratio, paired_ratio
 from millifit.targets.program import Program
+from millifit.targets.runner.environment import describe_environment
+from millifit.targets.runner.network_timing import ContenderResult, Ratio, paired_ratio
 from millifit.targets.timing import Samples
 
 # Images on which the bundle is compared with ONNX Runtime, value by value.
@@ -76,7 +76,7 @@ def measure_final(bench: Workbench, baseline: Baseline, trial: Trial, budget: Bu
 
 def _agreement(bench: Workbench, plan: Plan, answers: Any) -> dict[str, float]:
     """How close the bundle is to ONNX Runtime on the same compressed network."""
-    from millifit.targets.onnx_file import read_network
+    from millifit.targets.importer.onnx_file import read_network
 
     x = bench.dataset.validation.x[:_AGREEMENT_SAMPLES]
     network = read_network(files_of(bench, plan).network)

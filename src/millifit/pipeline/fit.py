@@ -27,7 +27,7 @@ from millifit.search.pareto import non_dominated
 from millifit.search.problem import build_problem, core_kernels, kernels_of
 from millifit.search.strategies.allocation import AllocationSettings, AllocationStrategy
 from millifit.search.trial import Trial, plan_key
-from millifit.targets.local_runner import LocalRunner
+from millifit.targets.runner.local_runner import LocalRunner
 
 # Up to this many kernels are all measured; beyond it only those of evenly pruned networks are, the
 # others are predicted and measured when a plan needs them.

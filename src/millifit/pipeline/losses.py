@@ -16,12 +16,12 @@ from millifit.compress.quantize.ranges import Histogram, choose_range, histogram
 from millifit.pipeline.workbench import Workbench
 from millifit.samples import Floats
 from millifit.search.knapsack import Option
-from millifit.search.plan_costs import WIDTH, PlanSpace
+from millifit.search.plan_space import WIDTH, PlanSpace
 from millifit.search.problem import plan_space
 from millifit.search.sensitivity import Sensitivities, changes, sensitivities
+from millifit.targets.importer.onnx_file import read_network, write_network
+from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Network
-from millifit.targets.onnx_file import read_network, write_network
-from millifit.targets.simplify import simplify
 from millifit.targets.target import Precision
 
 # Enough images to rank decisions; more only take longer.

@@ -13,10 +13,10 @@ from millifit.profiler.measurement import Measurement
 from millifit.profiler.store import Store
 from millifit.profiler.sweep import measure, policy_for
 from millifit.progress import Progress
-from millifit.targets.environment import code_versions
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Network
 from millifit.targets.program import Program
+from millifit.targets.runner.environment import code_versions
 from millifit.targets.target import Target
 from millifit.targets.timing import Failed, KernelTimer, Samples, TimingPolicy
 

@@ -24,11 +24,11 @@ from millifit.pipeline.pricing import Prices
 from millifit.pipeline.workbench import Workbench, sample_input
 from millifit.search.budget import Budget
 from millifit.search.trial import Trial, plan_key
+from millifit.targets.importer.onnx_file import read_network, write_network
+from millifit.targets.importer.simplify import simplify
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
-from millifit.targets.network_timing import Ratio, paired_ratio
-from millifit.targets.onnx_file import read_network, write_network
-from millifit.targets.simplify import simplify
+from millifit.targets.runner.network_timing import Ratio, paired_ratio
 from millifit.targets.timing import Samples
 
 RECORDS = "trials.jsonl"

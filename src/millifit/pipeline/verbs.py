@@ -35,13 +35,13 @@ from millifit.profiler.store import default_store_path
 from millifit.progress import SILENT, Progress
 from millifit.targets.bundle import check_files, load_bundle, read_manifest
 from millifit.targets.catalog import find_target
-from millifit.targets.local_runner import LocalRunner
+from millifit.targets.importer.onnx_file import read_network, write_network
+from millifit.targets.importer.simplify import simplify
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
-from millifit.targets.network_timing import Contender
-from millifit.targets.onnx_file import read_network, write_network
 from millifit.targets.program import Program
-from millifit.targets.simplify import simplify
+from millifit.targets.runner.local_runner import LocalRunner
+from millifit.targets.runner.network_timing import Contender
 from millifit.targets.target import Target
 from millifit.targets.timing import Failed
 

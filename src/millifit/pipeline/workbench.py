@@ -19,11 +19,11 @@ from millifit.profiler.store import Store, default_store_path
 from millifit.progress import Progress
 from millifit.recipe import Recipe
 from millifit.targets.catalog import find_target
-from millifit.targets.environment import code_versions
+from millifit.targets.importer.onnx_file import read_network, write_network
+from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Network
-from millifit.targets.network_timing import NetworkTimer
-from millifit.targets.onnx_file import read_network, write_network
-from millifit.targets.simplify import simplify
+from millifit.targets.runner.environment import code_versions
+from millifit.targets.runner.network_timing import NetworkTimer
 from millifit.targets.target import Target
 from millifit.targets.timing import KernelTimer
 

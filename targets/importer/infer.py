@@ -11,9 +11,9 @@ import onnx.numpy_helper
 import onnx.shape_inference
 
 from millifit.errors import ModelError
-from millifit.targets.fold import fold_constants
+from millifit.targets.importer.fold import fold_constants
+from millifit.targets.importer.onnx_nodes import dtype_name, element_type, write_node
 from millifit.targets.network import Array, Network, Node, TensorType
-from millifit.targets.onnx_nodes import dtype_name, element_type, write_node
 
 # Shape inference reads the values of small constants only: axes, sizes, repeats.
 _SMALL = 1024

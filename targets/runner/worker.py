@@ -1,4 +1,4 @@
-"""The child process that compiles, runs and times: ``python -m millifit.targets.worker``.
+"""The child process that compiles, runs and times: ``python -m millifit.targets.runner.worker``.
 
 It reads requests from its standard input and answers on its standard output, one JSON object a
 line (see `child.Child`), and leaves at the end of its input. It loads only what a request needs,
@@ -22,7 +22,7 @@ import numpy as np
 from millifit.errors import MeasurementError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array
-from millifit.targets.network_timing import NetworkTimingPolicy
+from millifit.targets.runner.network_timing import NetworkTimingPolicy
 from millifit.targets.target import Target
 from millifit.targets.timing import TimingPolicy
 
@@ -117,7 +117,7 @@ def _prepare() -> None:
 
 
 def _time_kernel(request: Request) -> list[float]:
-    from millifit.targets.kernel_timing import time_kernel
+    from millifit.targets.runner.kernel_timing import time_kernel
 
     samples = time_kernel(
         Kernel.from_dict(request["kernel"]),

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from millifit.targets.importer.rewrite import Edit, Graph
+from millifit.targets.importer.simplify_windows import explicit_window, integers
 from millifit.targets.network import Array, Node, TensorType
-from millifit.targets.rewrite import Edit, Graph
-from millifit.targets.simplify_windows import explicit_window, integers
 
 Floats = npt.NDArray[np.float64]
 

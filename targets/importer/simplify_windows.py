@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from millifit.targets.importer.rewrite import Edit, Graph
 from millifit.targets.network import AttributeValue, Node
-from millifit.targets.rewrite import Edit, Graph
 
 
 def integers(node: Node, name: str) -> tuple[int, ...]:

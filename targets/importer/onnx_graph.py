@@ -12,9 +12,9 @@ import onnx.shape_inference
 import onnx.version_converter
 
 from millifit.errors import ModelError, UnsupportedOperator
-from millifit.targets.infer import infer_types
+from millifit.targets.importer.infer import infer_types
+from millifit.targets.importer.onnx_nodes import array, dtype_name, read_node
 from millifit.targets.network import Array, Network, Node, TensorType
-from millifit.targets.onnx_nodes import array, dtype_name, read_node
 
 _Kind = onnx.AttributeProto
 InputShape = Mapping[str, tuple[int, ...]] | tuple[int, ...] | None

@@ -8,11 +8,10 @@ import math
 import numpy as np
 
 from millifit.errors import ModelError
-from millifit.targets.fold import fold_constants
-from millifit.targets.infer import infer_types
-from millifit.targets.network import AttributeValue, Network, Node
-from millifit.targets.rewrite import Edit, Graph, rewrite
-from millifit.targets.simplify_layers import (
+from millifit.targets.importer.fold import fold_constants
+from millifit.targets.importer.infer import infer_types
+from millifit.targets.importer.rewrite import Edit, Graph, rewrite
+from millifit.targets.importer.simplify_layers import (
     batch_norm_alone,
     explicit_conv,
     explicit_gemm,
@@ -23,7 +22,12 @@ from millifit.targets.simplify_layers import (
     matmul_to_gemm,
     merge_pad,
 )
-from millifit.targets.simplify_windows import explicit_pool, mean_to_pool, pool_of_everything
+from millifit.targets.importer.simplify_windows import (
+    explicit_pool,
+    mean_to_pool,
+    pool_of_everything,
+)
+from millifit.targets.network import AttributeValue, Network, Node
 
 _NO_EFFECT_IF_SAME_TYPE = (
     *("Identity", "Cast", "Expand"),

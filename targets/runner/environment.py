@@ -16,7 +16,7 @@ _GENERATOR = ("apache-tvm", "apache-tvm-ffi")
 _SOURCES = (
     "targets/schedules",
     "targets/build.py",
-    "targets/kernel_timing.py",
+    "targets/runner/kernel_timing.py",
     "targets/timing.py",
 )
 _CONTAINER_MARKS = (("/.dockerenv", "docker"), ("/run/.containerenv", "podman"))

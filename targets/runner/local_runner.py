@@ -15,10 +15,10 @@ from typing import Any, Self
 
 from millifit.errors import MeasurementError, TargetError
 from millifit.progress import SILENT, Progress
-from millifit.targets.child import Child, ChildLostError, RequestFailedError
 from millifit.targets.kernel import Kernel
-from millifit.targets.machine_lock import exclusive
-from millifit.targets.network_timing import (
+from millifit.targets.runner.child import Child, ChildLostError, RequestFailedError
+from millifit.targets.runner.machine_lock import exclusive
+from millifit.targets.runner.network_timing import (
     Contender,
     ContenderResult,
     NetworkTimingPolicy,
@@ -30,7 +30,7 @@ from millifit.targets.target import Target
 from millifit.targets.timing import Failed, Samples, TimingPolicy
 
 # -P: the working folder's own json.py or tvm.py, if any, is not imported in place of the real one.
-_WORKER = (sys.executable, "-P", "-m", "millifit.targets.worker")
+_WORKER = (sys.executable, "-P", "-m", "millifit.targets.runner.worker")
 _START_S = 180.0  # importing the compiler on a slow, busy machine
 _TURN_S = 300.0  # loading, or one turn of, a network
 _REASON_CHARACTERS = 500

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnx.helper
 
+from millifit.targets.importer.onnx_nodes import element_type, write_node
 from millifit.targets.network import Array, Network, Node, TensorType
-from millifit.targets.onnx_nodes import element_type, write_node
 
 # A constant may always be as large as what it is made of, and at least this many elements.
 _LARGEST_FOLDED = 1 << 20

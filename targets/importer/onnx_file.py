@@ -15,9 +15,9 @@ import onnx.external_data_helper
 
 from millifit.errors import ModelError, UnsupportedOperator
 from millifit.files import write_atomically
-from millifit.targets.infer import to_onnx
+from millifit.targets.importer.infer import to_onnx
+from millifit.targets.importer.onnx_graph import InputShape, from_onnx
 from millifit.targets.network import Network
-from millifit.targets.onnx_graph import InputShape, from_onnx
 
 __all__ = ["from_onnx", "read_network", "to_onnx", "write_network"]
 

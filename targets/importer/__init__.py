@@ -1,0 +1,1 @@
+"""Reading ONNX files into networks in normal form, and writing them back."""

@@ -1,0 +1,1 @@
+"""Lowering: from the network's graph to fused kernels."""

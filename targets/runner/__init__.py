@@ -1,0 +1,1 @@
+"""Timing kernels and networks on this machine, in child processes."""
