@@ -8,29 +8,24 @@ from typing import get_args
 
 import numpy as np
 
-from millifit.compress.evaluate import Floats, divergence, outputs
+from millifit.compress.evaluate import divergence, outputs
 from millifit.compress.finetune import finetune
 from millifit.compress.plan import Plan
 from millifit.compress.prune.groups import channel_groups
 from millifit.compress.prune.importance import Scores, taylor_importances
 from millifit.compress.prune.pruner import prune
 from millifit.compress.quantize.bias_correction import correct_bias
+from millifit.compress.quantize.calibration import Calibration
 from millifit.compress.quantize.quantizer import quantize
-from millifit.compress.quantize.ranges import (
-    CalibrationMethod,
-    Histogram,
-    choose_range,
-    histograms,
-)
+from millifit.compress.quantize.ranges import CalibrationMethod, choose_range
 from millifit.data import Dataset, Split
 from millifit.errors import ModelError
 from millifit.progress import SILENT, Progress
 from millifit.targets.network import Network
 from millifit.targets.target import Precision
 
-# Enough to rank channels and to choose between calibrations; more would only take longer.
+# Enough to rank channels; more would only take longer.
 _IMPORTANCE_SAMPLES = 512
-_CHOICE_SAMPLES = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +59,16 @@ def apply_plan(
     *,
     dataset: Dataset,
     training: Training | None = None,
+    calibration: Calibration | None = None,
+    weight_bits: int = 8,
     seed: int,
     threads: int = 1,
     progress: Progress = SILENT,
 ) -> Compressed:
     """The network that `plan` describes.
+
+    `calibration` is that of `network` on `dataset.calibration`, where it is known; it serves plans
+    that remove no channels. `weight_bits` are those of int8 layers (see `quantize`).
 
     Where the plan removes channels, the network is fine-tuned on `dataset.train`, if there is any,
     with `network` as the teacher. Ranges and corrections come from `dataset.calibration`; neither
@@ -84,8 +84,10 @@ def apply_plan(
     )
     if "int8" not in plan.precisions.values():
         return Compressed(float_network=small, network=small, calibration=None)
+    if calibration is None or small is not network:
+        calibration = Calibration(small, dataset.calibration.x, threads=threads)
     quantized, method = quantize_well(
-        small, plan.precisions, dataset.calibration.x, threads=threads, progress=progress
+        calibration, plan.precisions, weight_bits=weight_bits, progress=progress
     )
     return Compressed(float_network=small, network=quantized, calibration=method)
 
@@ -140,42 +142,34 @@ def rank_channels(network: Network, dataset: Dataset, *, seed: int) -> dict[str,
 
 
 def quantize_well(
-    network: Network,
+    calibration: Calibration,
     precisions: Mapping[str, Precision],
-    x: Floats,
     *,
-    threads: int = 1,
+    weight_bits: int = 8,
     progress: Progress = SILENT,
 ) -> tuple[Network, CalibrationMethod]:
-    """Quantize with the calibration method that diverges least from `network`; that method.
+    """Quantize with the calibration method that diverges least from the float network; that method.
 
-    All methods are tried on ``x: [N, *sample]``; the best one's biases are corrected where that
-    brings it closer still.
+    All methods are tried; the best one's biases are corrected where that brings it closer still.
     """
     methods: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+    network = calibration.network
     with progress.stage(f"calibrate {network.name}", len(methods) + 2) as advance:
-        found = histograms(network, x, threads=threads)
+        found, wanted = calibration.histograms, calibration.answers
         advance(1)
-        judged = x[:_CHOICE_SAMPLES]
-        wanted = outputs(network, judged, threads=threads)
+
+        def loss(candidate: Network) -> float:
+            made = outputs(candidate, calibration.judged, threads=calibration.threads)
+            return divergence(wanted, made)
+
         tried: list[tuple[float, Network, CalibrationMethod]] = []
         for method in methods:
-            candidate = _quantized(network, precisions, found, method)
-            loss = divergence(wanted, outputs(candidate, judged, threads=threads))
-            tried.append((loss, candidate, method))
+            ranges = {tensor: choose_range(each, method=method) for tensor, each in found.items()}
+            candidate = quantize(network, precisions, ranges, weight_bits=weight_bits)
+            tried.append((loss(candidate), candidate, method))
             advance(1)
-        loss, best, method = min(tried, key=lambda entry: entry[0])
-        corrected = correct_bias(network, best, x)
-        closer = divergence(wanted, outputs(corrected, judged, threads=threads)) < loss
+        least, best, method = min(tried, key=lambda entry: entry[0])
+        corrected = correct_bias(network, best, calibration.x, means=calibration.means)
+        closer = loss(corrected) < least
         advance(1)
     return (corrected if closer else best), method
-
-
-def _quantized(
-    network: Network,
-    precisions: Mapping[str, Precision],
-    found: Mapping[str, Histogram],
-    method: CalibrationMethod,
-) -> Network:
-    ranges = {tensor: choose_range(histogram, method=method) for tensor, histogram in found.items()}
-    return quantize(network, precisions, ranges)

@@ -9,6 +9,8 @@ of James and Stein), else the noise of few samples costs more than the shifts of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,25 +20,25 @@ from millifit.compress.torch_network import TorchNetwork
 from millifit.errors import DataError
 from millifit.targets.network import Array, Network, Node
 
+Means = Mapping[str, torch.Tensor]
+
 _INT32_MAX = 2**31 - 1
 
 
-def correct_bias(network: Network, quantized: Network, x: Floats) -> Network:
+def correct_bias(
+    network: Network, quantized: Network, x: Floats, *, means: Means | None = None
+) -> Network:
     """`quantized` with the int32 biases corrected towards the outputs of `network`.
 
     `quantized` is `quantize(network, ...)`; ``x: [N, *sample]``, of which as many samples are used
-    as fit into memory at once. fp32 layers keep their biases.
+    as fit into memory at once. `means` are `layer_means(network, x)`, where they are known. fp32
+    layers keep their biases.
     """
-    if not len(x):
-        raise DataError("bias correction needs at least one sample")
-    sample = torch.from_numpy(np.ascontiguousarray(x[: samples_at_once(network)]))
+    sample = _sample(network, x)
     layers = {node.outputs[0]: node for node in quantized.layers if _is_int8(quantized, node)}
+    if means is None:
+        means = layer_means(network, x)
     with torch.no_grad():
-        means = {
-            tensor: _sample_means(value)
-            for tensor, value in TorchNetwork(network).tensors(sample)
-            if tensor in layers
-        }
         constants = dict(quantized.constants)
         for tensor, value in TorchNetwork(quantized).tensors(sample):
             if tensor in layers:
@@ -44,6 +46,23 @@ def correct_bias(network: Network, quantized: Network, x: Floats) -> Network:
                 applied = _shift_bias(quantized, layers[tensor], shift, constants)
                 value += torch.from_numpy(applied).reshape(-1, *[1] * (value.ndim - 2))
     return quantized.replace(constants=constants)
+
+
+def layer_means(network: Network, x: Floats) -> Means:
+    """The mean output of every layer, per sample and channel: ``{tensor: [N, C]}``."""
+    layers = {node.outputs[0] for node in network.layers}
+    with torch.no_grad():
+        return {
+            tensor: _sample_means(value)
+            for tensor, value in TorchNetwork(network).tensors(_sample(network, x))
+            if tensor in layers
+        }
+
+
+def _sample(network: Network, x: Floats) -> torch.Tensor:
+    if not len(x):
+        raise DataError("bias correction needs at least one sample")
+    return torch.from_numpy(np.ascontiguousarray(x[: samples_at_once(network)]))
 
 
 def _is_int8(quantized: Network, layer: Node) -> bool:

@@ -43,8 +43,13 @@ def quantize(
     ranges: Mapping[str, Range],
     *,
     per_channel: bool = True,
+    weight_bits: int = 8,
 ) -> Network:
     """The network with the layers that `precisions` calls "int8" quantized.
+
+    `weight_bits` of 7 keep the weights of convolutions and dense layers in -63..63, for processors
+    on which two products of 8-bit weights could overflow (`Target.weight_bits`); they are stored as
+    int8 all the same. Depthwise layers, which have no such products, keep 8.
 
     `ranges` come from `calibrate`; layers without a precision stay fp32. Raises ModelError naming
     the layer whose sums would overflow 32 bits, whose weight is not a constant of at least two
@@ -66,7 +71,8 @@ def quantize(
         read = _redirected(node, placement)
         if node.name in layers and node.name in placement.int8_nodes:
             scale = ranges[placement.range_of[node.inputs[0]]].scale
-            nodes += _quantize_layer(read, scale, per_channel, constants, types)
+            levels = _levels(network, node, weight_bits)
+            nodes += _quantize_layer(read, scale, per_channel, levels, constants, types)
         else:
             nodes.append(read)
         for tensor in node.outputs:
@@ -81,8 +87,11 @@ def quantize_weight(
     input_scale: float,
     layer: str,
     per_channel: bool = True,
+    levels: int = 127,
 ) -> QuantizedWeight:
     """Symmetric int8 of a weight ``[O, ...]``, so scaled that its bias ``[O]`` fits into int32.
+
+    The integers are in -`levels` .. `levels`.
 
     ModelError naming the layer where an int32 accumulator cannot hold the sum of ``K`` products.
     """
@@ -98,11 +107,18 @@ def quantize_weight(
     if not per_channel:
         largest, offset = largest.max(), offset.max()
     # Where all weights are zero any scale will do: one that has the bias exact to 24 bits.
-    scale = np.maximum(largest / 127, offset / np.where(largest > 0, bias_max, _LEAST_BIAS_MAX))
+    scale = np.maximum(largest / levels, offset / np.where(largest > 0, bias_max, _LEAST_BIAS_MAX))
     scale = np.where(scale > 0, np.maximum(scale, _SMALLEST_SCALE), 1.0).astype(np.float32)
     shaped = scale.reshape(-1, *[1] * (weight.ndim - 1)) if per_channel else scale
-    integers = np.clip(np.rint(weight / shaped), -127, 127).astype(np.int8)
+    integers = np.clip(np.rint(weight / shaped), -levels, levels).astype(np.int8)
     return QuantizedWeight(integers=integers, scale=scale)
+
+
+def _levels(network: Network, layer: Node, weight_bits: int) -> int:
+    depthwise = layer.attributes.get("group", 1) != 1 and (
+        network.constants[layer.inputs[1]].shape[1] == 1
+    )
+    return 127 if depthwise else 2 ** (weight_bits - 1) - 1
 
 
 def _redirected(node: Node, placement: Placement) -> Node:
@@ -155,12 +171,18 @@ def _quantize_layer(
     node: Node,
     input_scale: np.float32,
     per_channel: bool,
+    levels: int,
     constants: dict[str, Array],
     types: dict[str, TensorType],
 ) -> list[Node]:
     weight, bias = _weight_and_bias(node, constants)
     quantized = quantize_weight(
-        weight, bias, input_scale=float(input_scale), layer=node.name, per_channel=per_channel
+        weight,
+        bias,
+        input_scale=float(input_scale),
+        layer=node.name,
+        per_channel=per_channel,
+        levels=levels,
     )
     bias_scale = np.asarray(quantized.scale * input_scale, dtype=np.float32)
     integers = np.clip(np.rint(bias / bias_scale.astype(np.float64)), -_INT32_MAX, _INT32_MAX)

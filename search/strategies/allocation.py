@@ -24,13 +24,15 @@ class AllocationSettings:
     At most `rounds` plans are proposed, at most `improvements` of them after one that keeps every
     limit. `margin` is the share of the latency limit left free after a plan was too slow, and for
     improvements; it doubles with each plan that is too slow in a row. `distance` is the share of
-    the decisions in which a plan has to differ from one whose accuracy was too low.
+    the decisions in which a plan has to differ from one whose accuracy was too low; after
+    `inaccurate` of those in a row the search ends, since the model has no better to offer.
     """
 
     rounds: int = 8
     improvements: int = 2
     margin: float = 0.01
     distance: float = 0.05
+    inaccurate: int = 3
     time_limit_s: float = 60.0
 
 
@@ -65,6 +67,7 @@ class AllocationStrategy:
         self._residual = 1.0
         self._other_bytes = 0.0
         self._too_slow = 0  # in a row
+        self._inaccurate: list[float] = []  # accuracies of fast enough plans, in a row
         self._rounds = 0
         self._improvements = 0
 
@@ -105,8 +108,10 @@ class AllocationStrategy:
         if trial.measured is None:
             return
         self._residual = trial.measured.interval_s[1] / asked.resources[SECONDS]
-        self._other_bytes = trial.size_bytes - asked.resources[BYTES]
+        self._other_bytes = trial.size_bytes - asked.resources.get(BYTES, 0.0)
         self._too_slow = self._too_slow + 1 if slow else 0
+        if not slow:
+            self._inaccurate = [*self._inaccurate, trial.accuracy or 0.0] if inaccurate else []
         if trial.feasible and (self._best is None or asked.loss < self._best.loss):
             self._best = asked
 
@@ -116,6 +121,12 @@ class AllocationStrategy:
             return "a plan without predicted loss is within the budget"
         if self._best is not None and self._improvements >= self._settings.improvements:
             return "a plan within the budget was found, and better ones were tried"
+        if self._best is None and len(self._inaccurate) >= self._settings.inaccurate:
+            wanted = self._limits.min_accuracy or 0.0
+            return (
+                f"the {len(self._inaccurate)} plans of least predicted loss lost too much "
+                f"accuracy: {max(self._inaccurate):.2%} at best, {wanted:.2%} wanted"
+            )
         if self._rounds >= self._settings.rounds:
             return f"the limit of {self._rounds} rounds is reached"
         return ""

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from millifit.progress import Advance
-from millifit.report.chart import change, milliseconds, percent, reference_intervals, span
+from millifit.report.chart import bound, change, milliseconds, percent, reference_intervals, span
 from millifit.report.result import Interval, Result, Subject
 
 LONGEST_NAME = 40
@@ -147,8 +147,9 @@ def _verdict(result: Result) -> list[str]:
     style, word = ("bold green", "met") if result.met else ("bold red", "NOT met")
     limit = result.budget.latency_s
     asked = "" if limit is None else f" of {milliseconds(limit)} ms ({escape(result.budget.text)})"
-    high = milliseconds(result.compressed.latency_s.high)
-    lines = [f"[{style}]Budget{asked} {word}[/]: at most {high} ms with 95 % confidence."]
+    proven = f"at most {bound(result)} with 95 % confidence"
+    lines = [f"[{style}]Budget{asked} {word}[/]: {proven}."]
+    lines += [escape(f"Not kept: {problem}.") for problem in result.problems]
     if result.accuracy_drop is not None:
         lines.append(f"Accuracy: {change(-100 * result.accuracy_drop, 2)} points.")
     lines += [

@@ -67,7 +67,7 @@ def test_solution_becomes_a_plan_and_back():
 
 
 def test_bytes_are_a_budget_of_their_own():
-    """The smallest plan in bytes is all int8 at the least widths, with the bytes counted by hand."""
+    """The smallest plan in bytes is int8 at the least widths, its bytes counted by hand."""
     of = space(widths=WIDTHS)
     problem = build_problem(of, price, losses(of))
     found = solve(problem, {}, minimize=BYTES)

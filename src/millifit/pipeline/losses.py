@@ -12,9 +12,8 @@ from millifit.compress.prune.groups import ChannelGroup, channel_groups
 from millifit.compress.prune.importance import Scores
 from millifit.compress.prune.pruner import prune, widths_for
 from millifit.compress.quantize.quantizer import quantize
-from millifit.compress.quantize.ranges import Histogram, choose_range, histograms
+from millifit.compress.quantize.ranges import Range, choose_range
 from millifit.pipeline.workbench import Workbench
-from millifit.samples import Floats
 from millifit.search.knapsack import Option
 from millifit.search.plan_space import WIDTH, PlanSpace
 from millifit.search.problem import plan_space
@@ -79,10 +78,9 @@ def _quantized(bench: Workbench) -> Network:
     if not path.exists():
         everything: dict[str, Precision] = {n.name: "int8" for n in bench.network.layers}
         made, method = quantize_well(
-            bench.network,
+            bench.calibration,
             everything,
-            bench.dataset.calibration.x,
-            threads=bench.cores,
+            weight_bits=bench.target.weight_bits,
             progress=bench.progress,
         )
         write_network(made, path)
@@ -99,7 +97,7 @@ def find_losses(bench: Workbench, space: PlanSpace) -> Sensitivities:
     """
     held_out = bench.dataset.search.x[:_SAMPLES]
     reference = outputs(bench.network, held_out, threads=bench.cores)
-    probe = _Probe(bench, bench.dataset.calibration.x)
+    probe = _Probe(bench)
     known: dict[str, float] = bench.folder.read("sensitivity.json") or {}
 
     def loss(network: Network) -> float:
@@ -153,11 +151,10 @@ def _recovery(
 class _Probe:
     """Makes the network of a single change, without training."""
 
-    def __init__(self, bench: Workbench, x: Floats) -> None:
+    def __init__(self, bench: Workbench) -> None:
         self._bench = bench
-        self._x = x
-        self._histograms: dict[str, Histogram] | None = None
         self._importances: dict[str, Scores] | None = None
+        self._ranges: dict[str, Range] | None = None
 
     def network(self, plan: Plan) -> Network:
         """The network with `plan` applied, weights otherwise as they are."""
@@ -167,10 +164,16 @@ class _Probe:
                 self._importances = rank_channels(
                     network, self._bench.dataset, seed=self._bench.recipe.seed
                 )
-            return prune(network, plan.widths, importances=self._importances, samples=self._x)
+            return prune(
+                network,
+                plan.widths,
+                importances=self._importances,
+                samples=self._bench.dataset.calibration.x,
+            )
         if "int8" not in plan.precisions.values():
             return network
-        if self._histograms is None:
-            self._histograms = histograms(network, self._x, threads=self._bench.cores)
-        ranges = {t: choose_range(h, method="mse") for t, h in self._histograms.items()}
-        return quantize(network, plan.precisions, ranges)
+        if self._ranges is None:
+            found = self._bench.calibration.histograms
+            self._ranges = {t: choose_range(each, method="mse") for t, each in found.items()}
+        bits = self._bench.target.weight_bits
+        return quantize(network, plan.precisions, self._ranges, weight_bits=bits)

@@ -115,7 +115,9 @@ class Evaluator:
         if not files.network.exists():
             made = apply_plan(
                 self._bench.network, plan, dataset=self._bench.dataset,
-                training=training_of(self._bench), seed=self._bench.recipe.seed,
+                training=training_of(self._bench),
+                calibration=self._bench.calibration,
+                weight_bits=self._bench.target.weight_bits, seed=self._bench.recipe.seed,
                 threads=self._bench.cores, progress=self._bench.progress,
             )  # fmt: skip
             write_network(made.network, files.network)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from millifit.compress.quantize.calibration import Calibration
 from millifit.data import Dataset, Preprocessing, read_dataset
 from millifit.errors import TargetError, UsageError
 from millifit.models import load_model
@@ -43,6 +44,7 @@ class Workbench:
     folder: RunFolder
     network: Network
     dataset: Dataset
+    calibration: Calibration
     target: Target
     store: Store
     timer: Timer
@@ -51,7 +53,7 @@ class Workbench:
     @property
     def cores(self) -> int:
         """Cores to compute with where nothing is being timed."""
-        return max(1, len(os.sched_getaffinity(0)))
+        return usable_cores()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -61,6 +63,11 @@ class Workbench:
         stages: dict[str, float] = self.folder.read("stages.json") or {}
         stages[name] = stages.get(name, 0.0) + time.perf_counter() - began
         self.folder.write("stages.json", stages)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)))
 
 
 def identity_of(recipe: Recipe) -> dict[str, Any]:
@@ -98,19 +105,32 @@ def workbench(
     if recipe.demo:
         network, dataset = _demo(recipe, folder, progress)
     else:
-        network = _kept(folder, lambda: _load(recipe))
+        network = _kept(folder, lambda: _load(recipe), name=_model_name(recipe))
         dataset = load_data(recipe, network)
     return Workbench(
-        recipe=recipe, folder=folder, network=network, dataset=dataset, target=target,
-        store=open_store(recipe.store), timer=timer, progress=progress,
-    )  # fmt: skip
+        recipe=recipe,
+        folder=folder,
+        network=network,
+        dataset=dataset,
+        calibration=Calibration(network, dataset.calibration.x, threads=usable_cores()),
+        target=target,
+        store=open_store(recipe.store),
+        timer=timer,
+        progress=progress,
+    )
 
 
-def _kept(folder: RunFolder, make: Callable[[], Network]) -> Network:
+def _kept(folder: RunFolder, make: Callable[[], Network], *, name: str) -> Network:
     path = folder.path / "baseline.onnx"
     if not path.exists():
         write_network(make(), path)
-    return simplify(read_network(path))
+    return simplify(read_network(path)).replace(name=name)
+
+
+def _model_name(recipe: Recipe) -> str:
+    """The name of the file or of the function that the model comes from."""
+    spec = recipe.model or ""
+    return spec.rpartition(":")[2] if ":" in spec and not Path(spec).exists() else Path(spec).stem
 
 
 def _load(recipe: Recipe) -> Network:
@@ -130,7 +150,7 @@ def _demo(recipe: Recipe, folder: RunFolder, progress: Progress) -> tuple[Networ
         module = demo.train_digits_network(dataset, seed=recipe.seed, progress=progress)
         return from_module(module, demo.example(), name="digits")
 
-    return _kept(folder, train), dataset
+    return _kept(folder, train, name="digits"), dataset
 
 
 def load_data(recipe: Recipe, network: Network) -> Dataset:

@@ -44,6 +44,13 @@ def digits(value: float, significant: int = 4) -> str:
     return f"{value:.{decimals}f}".replace("-", "−")
 
 
+def bound(result: Result, digits: int = 4) -> str:
+    """What the budget was judged by: '7.20 ms', or '49.8 % of the baseline'."""
+    if result.relative_bound is not None:
+        return f"{100 * result.relative_bound:.1f} % of the baseline"
+    return f"{milliseconds(result.compressed.latency_s.high, digits)} ms"
+
+
 def milliseconds(seconds: float, significant: int = 4) -> str:
     """Seconds as text in milliseconds."""
     return digits(ms(seconds), significant)

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-from millifit.report.chart import Chart, megabytes, milliseconds, percent, reference_intervals, span
+from millifit.report.chart import (
+    Chart,
+    bound,
+    megabytes,
+    milliseconds,
+    percent,
+    reference_intervals,
+    span,
+)
 from millifit.report.kernel_charts import kernel_times, layer_choices, waterfall
 from millifit.report.network_charts import latency, pareto, prediction
 from millifit.report.result import Interval, Result, Subject
@@ -102,8 +110,9 @@ def verdict_lines(result: Result) -> list[str]:
         lines.append(
             f"Asked for {milliseconds(result.budget.latency_s, 3)} ms ({result.budget.text}); "
             f"measured {milliseconds(measured.median, 3)} ms, with 95 % confidence at most "
-            f"{milliseconds(measured.high, 3)} ms."
+            f"{bound(result, 3)}."
         )
+    lines += [f"Not kept: {problem}." for problem in result.problems]
     if result.accuracy_drop is not None:
         points = f"{-100 * result.accuracy_drop:+.1f}".replace("-", "−")
         allowed = result.budget.max_accuracy_drop

@@ -39,6 +39,14 @@ class Interval(Value):
         return self
 
 
+class Ratio(Value):
+    """One latency over another of the same rounds, with its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
 class Budget(Value):
     """What was asked for; None where nothing was."""
 
@@ -156,15 +164,26 @@ class Result(Value):
     budget: Budget
     baseline: Subject
     compressed: Subject
+    ratio: Ratio | None = None
     reference: Reference
     predicted_s: Interval
     met: bool
+    problems: tuple[str, ...] = ()
     plan: tuple[Layer, ...]
     trials: tuple[Trial, ...]
     kernels: Kernels
     without_rule: tuple[WithoutRule, ...] = ()
     environment: dict[str, str] = {}
     stages: tuple[Stage, ...] = ()
+
+    @property
+    def relative_bound(self) -> float | None:
+        """The upper bound of the ratio to the baseline, where the budget is about that ratio.
+
+        Ratios are taken within each round, so drift of the machine does not touch them.
+        """
+        relative = self.ratio is not None and self.budget.text.endswith("%")
+        return self.ratio.high if relative and self.ratio is not None else None
 
     @property
     def accuracy_drop(self) -> float | None:
