@@ -39,10 +39,11 @@ class AllocationSettings:
 class AllocationStrategy:
     """Proposes the plan of least predicted loss within the budget, and learns from each trial.
 
-    The device's time over the problem's is the residual; the limit is divided by it, and the same
-    for the bytes that the problem does not count. A plan that was tried is not proposed again. One
-    that was accurate enough but too slow leads to a faster one; one that lost too much accuracy
-    to a different one; one that keeps every limit to one of less loss.
+    The device's time over the problem's is the residual: at first that of the uncompressed network
+    (`residual`), then that of each trial. The limit is divided by it, and the same goes for the
+    bytes that the problem does not count. A plan that was tried is not proposed again. One that was
+    accurate enough but too slow leads to a faster one; one that lost too much accuracy to a
+    different one; one that keeps every limit to one of less loss.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class AllocationStrategy:
         *,
         target: str,
         max_loss: float = math.inf,
+        residual: float = 1.0,
         settings: AllocationSettings | None = None,
     ) -> None:
         self.explanation: Explanation | None = None
@@ -64,7 +66,7 @@ class AllocationStrategy:
         self._asked: Allocation | None = None
         self._best: Allocation | None = None
         self._tried: list[Exclusion] = []
-        self._residual = 1.0
+        self._residual = residual
         self._other_bytes = 0.0
         self._too_slow = 0  # in a row
         self._inaccurate: list[float] = []  # accuracies of fast enough plans, in a row

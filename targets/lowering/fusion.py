@@ -112,6 +112,8 @@ def _absorb_quantized_addition(state: Tensors, tail: Tail, low: float, high: flo
     dequantizer = state.only_reader(tail.tensor)
     if inner is None or dequantizer is None or dequantizer.op != "DequantizeLinear":
         return
+    if state.quantization(dequantizer) != (inner.scale, inner.zero_point):
+        return  # read as other values than were written: no pair
     addition = state.only_reader(dequantizer.outputs[0])
     if addition is None or addition.op != "Add":
         return

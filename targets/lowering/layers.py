@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from millifit.errors import ModelError
 from millifit.targets.kernel import KernelAttribute
 from millifit.targets.lowering.fusion import emit_anchor, follow
-from millifit.targets.lowering.tensors import Stored, Tensors, Value, scalars_of
+from millifit.targets.lowering.tensors import Stored, Tensors, scalars_of
 from millifit.targets.network import Array, Node
 
 # Past this depth the sum of 255 * 127 products may leave int32.
@@ -43,10 +44,20 @@ def layer(state: Tensors, node: Node) -> None:
     depth = math.prod(weight.shape[1:])
     if depth > (_MAX_DEPTHWISE_TAPS if depthwise else _MAX_INT8_DEPTH):
         integers = None
+    if integers is not None and stored is not None:
+        steps = np.float32(state.quantized[source].scale) * stored.scale.astype(np.float32)
+        integer_bias = _integer_bias(state, node, weight.shape[0], steps)
+        if _may_overflow(integers, integer_bias):
+            integers = None
     tail = follow(state, node, integer=integers is not None, residual=True)
     if integers is not None and stored is not None:
         value = state.last(state.quantized[source], source)
-        constants = _integer_constants(state, node, integers, stored.scale, value)
+        constants = {
+            "weight": integers,
+            "bias": integer_bias.astype(np.int32),
+            "weight_scale": np.broadcast_to(stored.scale.astype(np.float32), (len(integers),)),
+            **scalars_of(input=value),
+        }
         narrow = int(np.abs(integers.astype(np.int16)).max(initial=0)) <= 64
         if narrow and not depthwise and state.target.dot_product == "avx2_pmaddwd":
             attributes["weight_bits"] = 7
@@ -85,25 +96,22 @@ def _bias(state: Tensors, node: Node, channels: int) -> Array:
     return np.zeros(channels, np.float32)
 
 
-def _integer_constants(
-    state: Tensors, node: Node, integers: Array, weight_scale: Array, value: Value
-) -> dict[str, Array]:
-    """Operands of an int8 layer: integers and their scales, per output channel."""
-    channels = integers.shape[0]
-    scale = np.broadcast_to(weight_scale.astype(np.float32), (channels,))
-    step = np.float32(value.scale) * scale
+def _integer_bias(
+    state: Tensors, node: Node, channels: int, steps: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """The bias ``[O]`` in `steps`, the scales of the sums; it may not fit into int32."""
     stored = state.stored(node.inputs[2]) if len(node.inputs) > 2 else None
-    if stored is not None and np.allclose(stored.scale, step, rtol=1e-5, atol=0):
-        bias = stored.values.astype(np.int64)
+    if stored is not None and np.allclose(stored.scale, steps, rtol=1e-5, atol=0):
+        bias = stored.values.astype(np.float64)
     else:
-        bias = np.rint(_bias(state, node, channels).astype(np.float64) / step).astype(np.int64)
-    bias = np.clip(bias, -(2**31) + 1, 2**31 - 1).astype(np.int32)
-    return {
-        "weight": integers,
-        "bias": np.broadcast_to(bias, (channels,)),
-        "weight_scale": scale,
-        **scalars_of(input=value),
-    }
+        bias = np.rint(_bias(state, node, channels).astype(np.float64) / steps)
+    return np.asarray(np.broadcast_to(bias, (channels,)))
+
+
+def _may_overflow(integers: Array, bias: npt.NDArray[np.float64]) -> bool:
+    """Whether a sum of products with 0..255 and the bias may leave int32."""
+    magnitudes = np.abs(integers.astype(np.int64)).reshape(len(integers), -1).sum(axis=1)
+    return bool(np.any(255.0 * magnitudes + np.abs(bias) >= 2**31))
 
 
 def _symmetric(stored: Stored) -> Array | None:

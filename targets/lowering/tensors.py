@@ -208,12 +208,14 @@ class Tensors:
         zero_point: Array = np.zeros((), np.uint8)
         if len(node.inputs) > 2 and node.inputs[2]:
             zero_point = constants[node.inputs[2]]
-        if scale.size != 1 or zero_point.dtype not in (np.uint8, np.int8):
+        integers = node.outputs[0] if node.op == "QuantizeLinear" else node.inputs[0]
+        kind = self.network.types[integers].dtype  # also where there is no zero point
+        if scale.size != 1 or kind not in ("uint8", "int8"):
             raise ModelError(
                 f"node '{node.name}' ({node.op}): activations are quantized per tensor to uint8 or "
-                f"int8; this one has {scale.size} scales and type {zero_point.dtype}"
+                f"int8; this one has {scale.size} scales and type {kind}"
             )
-        shift = 128 if zero_point.dtype == np.int8 else 0
+        shift = 128 if kind == "int8" else 0
         return float(scale.ravel()[0]), int(zero_point.ravel()[0]) + shift
 
     def only_reader(self, tensor: str) -> Node | None:

@@ -170,9 +170,10 @@ def test_hopeless_accuracy_ends_after_a_few_plans():
     outcome, _, _ = run(device, STRICT, inaccurate=4)
     assert outcome.best is None
     assert outcome.reason == (
-        "the 4 plans of least predicted loss lost too much accuracy: 50.00% at best, 85.00% wanted"
+        "the 4 plans of least predicted loss lost too much accuracy: 49.75% at best, 85.00% wanted"
     )
-    assert len({plan_key(trial.plan) for trial in outcome.trials}) == len(outcome.trials) == 4
+    # The first was too slow, and says nothing of what fits.
+    assert len({plan_key(trial.plan) for trial in outcome.trials}) == len(outcome.trials) == 5
 
 
 def test_rounds_are_bounded():

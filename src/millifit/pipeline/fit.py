@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from millifit.compress.plan import Plan
 from millifit.errors import BudgetInfeasible
 from millifit.pipeline.baseline import Baseline, measure_baseline
 from millifit.pipeline.conclude import Final, conclude, measure_final, trial_row
@@ -20,11 +21,11 @@ from millifit.progress import SILENT, Progress
 from millifit.recipe import Recipe, write_recipe
 from millifit.search.budget import Budget, Limits, parse_budget
 from millifit.search.explain import ExplainedInfeasible
-from millifit.search.knapsack import Problem
+from millifit.search.knapsack import Problem, priced
 from millifit.search.loop import SearchOutcome
 from millifit.search.loop import search as run_search
 from millifit.search.pareto import non_dominated
-from millifit.search.problem import build_problem, core_kernels, kernels_of
+from millifit.search.problem import SECONDS, build_problem, choices_of, core_kernels, kernels_of
 from millifit.search.strategies.allocation import AllocationSettings, AllocationStrategy
 from millifit.search.trial import Trial, plan_key
 from millifit.targets.runner.local_runner import LocalRunner
@@ -138,6 +139,7 @@ class _Closed:
             self.prices.measure(kernels)
         with self.bench.stage("sensitivity"):
             losses = find_losses(self.bench, choices.space)
+        self._precisions = tuple(choices.space.precisions)
         return build_problem(choices.space, self.prices.seconds, losses.increase)
 
     def search(self, limits: Limits) -> SearchOutcome:
@@ -147,6 +149,7 @@ class _Closed:
             self.problem,
             limits,
             target=self.bench.target.name,
+            residual=self._residual(),
             settings=AllocationSettings(rounds=trials),
         )
         with self.bench.stage("search"):
@@ -154,6 +157,14 @@ class _Closed:
                 self._strategy, self._evaluate, limits=limits, max_trials=trials,
                 known=self._known, progress=self.bench.progress,
             )  # fmt: skip
+
+    def _residual(self) -> float:
+        """The baseline's measured time over the sum of its kernels."""
+        unchanged = Plan(precisions=dict.fromkeys(self._precisions, "fp32"))
+        priced_at = priced(self.problem, choices_of(self.problem, unchanged))
+        if priced_at is None:
+            return 1.0
+        return self.baseline.latency.median_s / priced_at.resources[SECONDS]
 
     def _evaluate(self, plan: Any) -> Trial:
         trial = self.evaluator(plan)

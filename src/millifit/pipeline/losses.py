@@ -16,7 +16,7 @@ from millifit.compress.quantize.ranges import Range, choose_range
 from millifit.pipeline.workbench import Workbench
 from millifit.search.knapsack import Option
 from millifit.search.plan_space import WIDTH, PlanSpace
-from millifit.search.problem import plan_space
+from millifit.search.problem import few_widths, plan_space
 from millifit.search.sensitivity import Sensitivities, changes, sensitivities
 from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
@@ -57,19 +57,11 @@ def find_choices(bench: Workbench) -> Choices:
         for group in groups:
             options = widths_for(group, step=bench.target.fp32_lanes)
             if len(options) > 1:
-                widths[group.name] = _thinned(options)
+                widths[group.name] = few_widths(options, count=_WIDTHS)
     space = plan_space(
         bench.network, bench.target, quantized=quantized, groups=groups, widths=widths
     )
     return Choices(space=space, quantized=quantized)
-
-
-def _thinned(options: tuple[int, ...]) -> tuple[int, ...]:
-    """At most `_WIDTHS` of the widths, evenly spread, the first and last among them."""
-    if len(options) <= _WIDTHS:
-        return options
-    places = [round(i * (len(options) - 1) / (_WIDTHS - 1)) for i in range(_WIDTHS)]
-    return tuple(options[place] for place in places)
 
 
 def _quantized(bench: Workbench) -> Network:
