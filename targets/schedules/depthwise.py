@@ -1,13 +1,9 @@
-"""Depthwise convolution: one filter per channel, channels across the vector lanes.
+"""fp32 depthwise convolution: one filter per channel, channels across the vector lanes.
 
 A tile is some neighbouring output columns of one vector of channels. A kernel row's weights stay in
 registers; each input column is loaded once and used by every output column it reaches. The map's
 left and right edges are tiles of their own that leave out the taps outside the map; at the top and
 bottom the loop over kernel rows is shorter. So nothing is padded or copied.
-
-int8 runs on the float units: sums of products of 8-bit integers are exact in float32 while they
-stay below 2^24, and there is no 8-bit multiply-add without a horizontal sum, which is of no use
-across channels.
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from tvm import tirx
 
-from millifit.errors import CompileError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue, tir
@@ -28,8 +23,6 @@ from millifit.targets.schedules.tile import split_lanes
 from millifit.targets.target import Target
 
 _PARALLEL_MACS = 300_000
-# The largest number of taps for which 255 * 127 * taps is an exact float32.
-_MAX_INT8_TAPS = 2**24 // (255 * 127)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +53,6 @@ def design(kernel: Kernel, target: Target) -> _Design:
     """Choose the tile: as many columns as the registers hold, evenly dividing the row."""
     size = pair(kernel, "kernel")
     taps = math.prod(size)
-    if kernel.precision == "int8" and taps > _MAX_INT8_TAPS:
-        raise CompileError(
-            f"an int8 depthwise convolution of {size[0]}x{size[1]} taps could exceed exact "
-            f"arithmetic (at most {_MAX_INT8_TAPS} taps): leave this layer in fp32"
-        )
     width = kernel.output.shape[2]
     most = max(1, min(8, target.vector_registers - size[1] - 2))
     columns = math.ceil(width / math.ceil(width / most))
@@ -77,18 +65,14 @@ def design(kernel: Kernel, target: Target) -> _Design:
 
 
 def depthwise(kernel: Kernel, target: Target) -> KernelCode:
-    """Code and operands of a depthwise_conv2d kernel (channel multiplier 1)."""
+    """Code and operands of an fp32 depthwise_conv2d kernel (channel multiplier 1)."""
     plan = design(kernel, target)
     taps = math.prod(plan.size)
-    accumulator = "int32" if kernel.precision == "int8" else "float32"
     operands = {
         "weight": TensorType(shape=(taps * plan.padded_channels,), dtype="float32"),
-        "bias": TensorType(shape=(plan.padded_channels,), dtype=accumulator),
-        "multiplier": TensorType(shape=(plan.padded_channels,), dtype="float32"),
+        "bias": TensorType(shape=(plan.padded_channels,), dtype="float32"),
         "scalars": epilogue.SCALARS_TYPE,
     }
-    if kernel.precision == "fp32":
-        del operands["multiplier"]
     return KernelCode(
         function=_Writer(plan, operands).function(),
         operands=tuple(operands.values()),
@@ -97,23 +81,13 @@ def depthwise(kernel: Kernel, target: Target) -> KernelCode:
 
 
 def _pack(plan: _Design, constants: Constants) -> tuple[Array, ...]:
-    """Weights [KH, KW, C] float32 (integers stay integers), per-channel values padded."""
-    kernel, wide = plan.kernel, plan.padded_channels
+    """Weights [KH, KW, C] and biases [C], padded to whole vectors."""
+    wide = plan.padded_channels
     weight = np.zeros((*plan.size, wide), np.float32)
     weight[..., : plan.channels] = constants["weight"][:, 0].transpose(1, 2, 0)
-    packed: list[Array] = [weight.ravel()]
-
-    def per_channel(values: Array, dtype: str) -> Array:
-        padded = np.zeros(wide, dtype)
-        padded[: plan.channels] = values
-        return padded
-
-    integer = kernel.precision == "int8"
-    packed.append(per_channel(constants["bias"], "int32" if integer else "float32"))
-    if integer:
-        packed.append(per_channel(epilogue.channel_multiplier(constants, kernel), "float32"))
-    packed.append(epilogue.pack_scalars(constants))
-    return tuple(packed)
+    bias = np.zeros(wide, np.float32)
+    bias[: plan.channels] = constants["bias"]
+    return (weight.ravel(), bias, epilogue.pack_scalars(constants))
 
 
 class _Writer:
@@ -190,11 +164,8 @@ class _Writer:
         allocation, accumulators = tir.scratch(
             "accumulators", columns * lanes, "float32", registers=True
         )
-        integer = kernel.precision == "int8"
         body: list[tir.Statement] = [allocation]
-        start = tir.const(0.0, "float32", lanes)
-        if not integer:
-            start = tir.load(buffers["bias"], channel, lanes)
+        start = tir.load(buffers["bias"], channel, lanes)
         body += [tir.store(accumulators, i * lanes, start, lanes) for i in range(columns)]
         top = y * plan.strides[0] - plan.pads[0]
         first_column = x * plan.strides[1] - plan.pads[1]
@@ -238,8 +209,6 @@ class _Writer:
         body += self._kernel_rows(top, height, kernel_row)
         for i in range(columns):
             total = tir.load(accumulators, i * lanes, lanes)
-            if integer:
-                total = tir.cast(total, "int32", lanes) + tir.load(buffers["bias"], channel, lanes)
             out = (y * kernel.output.shape[2] + x + i) * channels + channel
             body += epilogue.write(
                 total, kernel=kernel, channel=channel, buffers=buffers, out=out, lanes=lanes,
@@ -263,21 +232,13 @@ class _Writer:
         return [named_low, named_high, *rows]
 
     def _load(self, at: tir.Expr, lanes: int, valid: int) -> tuple[list[tir.Statement], tir.Expr]:
-        """One input vector as float32, less the zero point; spare lanes repeat the last one."""
+        """One input vector; spare lanes repeat the last channel."""
         source, written = self.buffers["input"], []
-        dtype = self.plan.kernel.inputs[0].dtype
-        if valid < lanes:
-            allocation, ragged = tir.scratch("ragged_input", lanes, dtype, registers=True)
-            written.append(allocation)
-            for lane in range(lanes):
-                value = tir.load(source, at + min(lane, valid - 1))
-                written.append(tir.store(ragged, lane, value))
-            value = tir.load(ragged, tir.const(0), lanes)
-        else:
-            value = tir.load(source, at, lanes)
-        if dtype == "uint8":
-            value = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
-            value = value - epilogue.splat_scalar(
-                self.buffers["scalars"], "input_zero_point", lanes
-            )
-        return written, value
+        if valid == lanes:
+            return [], tir.load(source, at, lanes)
+        allocation, ragged = tir.scratch("ragged_input", lanes, "float32", registers=True)
+        written.append(allocation)
+        for lane in range(lanes):
+            value = tir.load(source, at + min(lane, valid - 1))
+            written.append(tir.store(ragged, lane, value))
+        return written, tir.load(ragged, tir.const(0), lanes)

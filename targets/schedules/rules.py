@@ -7,6 +7,7 @@ from millifit.targets.kernel import Kernel
 from millifit.targets.schedules.code import KernelCode
 from millifit.targets.schedules.contraction import contraction
 from millifit.targets.schedules.depthwise import depthwise
+from millifit.targets.schedules.depthwise_int8 import depthwise_int8
 from millifit.targets.schedules.elementwise import BINARY, CONVERSIONS, UNARY, elementwise
 from millifit.targets.schedules.layout import layout
 from millifit.targets.schedules.pooling import pooling
@@ -23,6 +24,8 @@ def schedule(kernel: Kernel, target: Target) -> KernelCode:
     match kernel.op:
         case "conv2d" | "dense":
             return contraction(kernel, target)
+        case "depthwise_conv2d" if kernel.precision == "int8":
+            return depthwise_int8(kernel, target)
         case "depthwise_conv2d":
             return depthwise(kernel, target)
         case "max_pool" | "avg_pool" | "global_avg_pool":
