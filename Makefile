@@ -2,8 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The newest Python that the pinned packages are made for.
-PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
+# Any Python that the pinned packages are made for; 3.11 first, which most systems have them for.
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev  ## all tests
 
 bench: $(VENV)/.installed  ## the figures of the README, into benchmarks/results/
 	@mkdir -p benchmarks/results
-	@set -e; for file in benchmarks/[a-z]*.py; do \
+	@set -e; for file in $(filter-out benchmarks/__init__.py benchmarks/setting.py,$(wildcard benchmarks/*.py)); do \
 		name=$$(basename $$file .py); \
 		$(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json; \
 	done
