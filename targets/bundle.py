@@ -3,7 +3,7 @@
 ::
 
     bundle/
-      manifest.json      target, versions, plan, types, sha256 of every other file
+      manifest.json      target, versions, plan, types, sha256 of every other file and of itself
       library.so         the kernels and the program
       weights.bin        packed operands, each at a multiple of 64 bytes (see the manifest)
       golden.npz         an input and the output it must give
@@ -48,11 +48,6 @@ class Manifest:
     weights: tuple[TensorType, ...]
     files: Mapping[str, str]
     details: Mapping[str, Any]
-
-    @property
-    def bundle_bytes(self) -> int:
-        """Size of the packed weights."""
-        return sum(kind.bytes for kind in self.weights)
 
 
 def write_bundle(
@@ -138,13 +133,20 @@ def _replace_folder(staging: Path, path: Path) -> None:
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
-    return {"schema": SCHEMA, **asdict(manifest)}
+    plain: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **asdict(manifest)}))
+    return {**plain, "sha256": _digest(plain)}
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    """The hash of all that a manifest says but this."""
+    said = {key: value for key, value in plain.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest of a bundle.
 
-    Raises BundleError where it is missing, damaged or of a newer millifit.
+    Raises BundleError where it is missing, damaged, changed or of a newer millifit.
     """
     file = path / "manifest.json"
     try:
@@ -153,6 +155,11 @@ def read_manifest(path: Path) -> Manifest:
             raise BundleError(
                 f"bundle '{path}' has schema {plain['schema']}, this millifit reads {SCHEMA}: "
                 "compile it again with this version"
+            )
+        if plain["sha256"] != _digest(plain):
+            raise BundleError(
+                f"bundle '{path}' was changed after it was written: manifest.json does not match "
+                "its sha256. Do not use it; compile the bundle again."
             )
         target = dict(plain["target"])
         target["features"] = tuple(target["features"])
@@ -163,8 +170,11 @@ def read_manifest(path: Path) -> Manifest:
             weights=tuple(map(_tensor, plain["weights"])), files=dict(plain["files"]),
             details=dict(plain["details"]),
         )  # fmt: skip
-    except FileNotFoundError as error:
-        raise BundleError(f"'{path}' is no bundle: it has no manifest.json") from error
+    except OSError as error:
+        raise BundleError(
+            f"'{path}' is no bundle: manifest.json cannot be read ({error.strerror}). Name the "
+            "folder that 'millifit compile' or 'millifit fit' wrote."
+        ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             f"the manifest of bundle '{path}' is damaged ({error}): compile the bundle again"
@@ -223,23 +233,14 @@ class LoadedBundle:
         if configure is not None and manifest.target.threads > 1:
             configure(1, manifest.target.threads)
         self._device = tvm.cpu()
-        library = tvm.runtime.load_module(str(path / "library.so"))
-        self._machine = VirtualMachine(library, self._device)
+        self._machine = VirtualMachine(_load_library(path / "library.so"), self._device)
         self._main = self._machine["main"]
         self._weights = _read_weights(path / "weights.bin", manifest)
         self._input: Any = None
 
     def set_input(self, x: Array) -> None:
         """Copy an input, shaped as the manifest says, to where `invoke` reads it."""
-        import tvm
-
-        expected = self.manifest.input
-        if tuple(x.shape) != expected.shape:
-            raise BundleError(
-                f"bundle '{self.manifest.name}' takes an input of shape {expected.shape}, "
-                f"got {tuple(x.shape)}"
-            )
-        self._input = tvm.runtime.tensor(np.ascontiguousarray(x, dtype=expected.dtype))
+        self._input = self._given(x)
         # A closure with everything bound: one call, no conversion of arguments.
         self._machine.save_function("main", "bound", self._input, *self._weights)
         self._bound = self._machine["bound"]
@@ -250,19 +251,35 @@ class LoadedBundle:
 
     def run(self, x: Array) -> tuple[Array, ...]:
         """Run on one input and return the outputs."""
+        made = self._main(self._given(x), *self._weights)
+        if len(self.manifest.outputs) == 1:
+            return (made.numpy(),)
+        return tuple(made[i].numpy() for i in range(len(self.manifest.outputs)))
+
+    def _given(self, x: Array) -> Any:
         import tvm
 
         expected = self.manifest.input
         if tuple(x.shape) != expected.shape:
             raise BundleError(
                 f"bundle '{self.manifest.name}' takes an input of shape {expected.shape}, "
-                f"got {tuple(x.shape)}"
+                f"got {tuple(x.shape)}: convert the input"
             )
-        given = tvm.runtime.tensor(np.ascontiguousarray(x, dtype=expected.dtype))
-        made = self._main(given, *self._weights)
-        if len(self.manifest.outputs) == 1:
-            return (made.numpy(),)
-        return tuple(made[i].numpy() for i in range(len(self.manifest.outputs)))
+        return tvm.runtime.tensor(np.ascontiguousarray(x, dtype=expected.dtype))
+
+
+def _load_library(path: Path) -> Any:
+    """Load a library from a copy of its own, which need not outlive the call.
+
+    The dynamic linker knows libraries by the path they were opened with: a bundle that replaced
+    another at the same path would get the other's code.
+    """
+    import tvm
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        shutil.copyfile(path, copy)
+        return tvm.runtime.load_module(str(copy))
 
 
 def _read_weights(path: Path, manifest: Manifest) -> list[Any]:

@@ -151,7 +151,7 @@ def _verdict(result: Result) -> list[str]:
     lines = [f"[{style}]Budget{asked} {word}[/]: {proven}."]
     lines += [escape(f"Not kept: {problem}.") for problem in result.problems]
     if result.accuracy_drop is not None:
-        lines.append(f"Accuracy: {change(-100 * result.accuracy_drop, 2)} points.")
+        lines.append(f"Accuracy: {change(0.0 - 100 * result.accuracy_drop, 2)} points.")
     lines += [
         f"{name} is faster on this machine ({milliseconds(value.median)} ms)."
         for name, value in reference_intervals(result)

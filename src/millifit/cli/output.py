@@ -37,9 +37,23 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:
-    """Print names and values; nested values are left to the JSON."""
-    plain = {key: value for key, value in facts.items() if not isinstance(value, dict | list)}
-    show_table(("", ""), [(key, str(value)) for key, value in plain.items()])
+    """Print names and values; seconds as milliseconds, an empty list not at all."""
+    rows = [(key, _readable(key, value)) for key, value in facts.items() if value not in ([], {})]
+    show_table(("", ""), rows)
+
+
+def _readable(key: str, value: Any) -> str:
+    if isinstance(value, dict) and {"median", "low", "high"} <= set(value):
+        low, median, high = (value[name] * 1e3 for name in ("low", "median", "high"))
+        return f"{median:.4g} ms ({low:.4g}-{high:.4g})"
+    if isinstance(value, dict):
+        unit = key if key.endswith("_s") else ""
+        return ", ".join(f"{name} {_readable(unit or name, each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return "; ".join(_readable(key, each) for each in value)
+    if isinstance(value, float):
+        return f"{value * 1e3:.4g} ms" if key.endswith("_s") else f"{value:.6g}"
+    return str(value)
 
 
 def write_json(value: object, path: Path | None) -> None:

@@ -114,7 +114,7 @@ def verdict_lines(result: Result) -> list[str]:
         )
     lines += [f"Not kept: {problem}." for problem in result.problems]
     if result.accuracy_drop is not None:
-        points = f"{-100 * result.accuracy_drop:+.1f}".replace("-", "−")
+        points = f"{0.0 - round(100 * result.accuracy_drop, 1):+.1f}".replace("-", "−")
         allowed = result.budget.max_accuracy_drop
         limit = (
             "no limit was set" if allowed is None else f"at most {100 * allowed:.1f} may be lost"

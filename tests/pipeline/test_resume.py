@@ -1,0 +1,69 @@
+"""Runs that are killed, started twice, or meet damaged files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeRecipe
+from roofline import RooflineTimer
+
+from millifit.pipeline import fit
+from millifit.recipe import Recipe, write_recipe
+from millifit.report import parse_result
+
+HERE = Path(__file__).parent
+# What may differ between two runs of one recipe: how long they took, and the machine's load.
+_INCIDENTAL = ("stages", "environment")
+
+
+def start(recipe: Recipe, *event: str) -> subprocess.Popen[str]:
+    """A run in a process of its own; see `run_fit`."""
+    file = write_recipe(recipe, Path(f"{recipe.run}.yaml"))
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "run_fit.py"), str(file), *event],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def outcome(result: dict[str, Any]) -> dict[str, Any]:
+    """What two runs of one recipe must agree on, as JSON has it."""
+    kept = {key: value for key, value in result.items() if key not in _INCIDENTAL}
+    loaded: dict[str, Any] = json.loads(json.dumps(kept))
+    return loaded
+
+
+def test_killed_run_goes_on_to_the_same_end(
+    make_recipe: MakeRecipe, finished: Path, tmp_path: Path
+) -> None:
+    """Killed in every stage, one after the other, a run still ends as if it had never been.
+
+    Each time a part more is done: what was found before the kill is not found again.
+    """
+    recipe = make_recipe(tmp_path)
+    run = Path(recipe.run)
+    events = (
+        ("manifest.json", "0"), ("Measuring kernels", "3"), ("calibrate", "2"),
+        ("sensitivity", "3"), ("time trial and baseline", "4"), ("time all in turn", "5"),
+        ("compressed.onnx", "0"), ("bundle", "0"), ("report.html", "0"), ("result.json", "0"),
+    )  # fmt: skip
+    for event in events[1:]:
+        process = start(recipe, *event)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, (event, said)
+        assert not (run / "result.json").exists()
+    process = start(recipe)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    result = json.loads((run / "result.json").read_text())
+    parse_result(result)
+    uninterrupted = json.loads((finished / "run" / "result.json").read_text())
+    assert result["plan"] == uninterrupted["plan"]
+    assert outcome(result) == outcome(uninterrupted)
