@@ -60,14 +60,19 @@ class Evaluator:
     """Evaluates plans on the device and learns the whole-network residual from each."""
 
     def __init__(
-        self, bench: Workbench, prices: Prices, baseline: Baseline, budget: Budget
+        self,
+        bench: Workbench,
+        prices: Prices,
+        baseline: Baseline,
+        budget: Budget,
+        *,
+        model: NetworkModel,
     ) -> None:
         self._bench = bench
         self._prices = prices
         self._baseline = baseline
         self._budget = budget
-        first = observe(prices.of_calls(baseline.program), baseline.latency.median_s)
-        self.model = NetworkModel().updated(first)
+        self.model = model
 
     def __call__(self, plan: Plan) -> Trial:
         """Compress, compile, validate and time `plan`, and append it to the run's records."""
@@ -163,6 +168,15 @@ class Evaluator:
             f"{len(trial.plan.widths)} groups narrower: {measured} (predicted "
             f"{trial.predicted.median_s / self._baseline.latency.median_s:.1%}){achieved}"
         )
+
+
+def new_evaluator(
+    bench: Workbench, prices: Prices, baseline: Baseline, budget: Budget
+) -> Evaluator:
+    """An evaluator whose model of whole networks knows the baseline."""
+    first = observe(prices.of_calls(baseline.program), baseline.latency.median_s)
+    model = NetworkModel().updated(first)
+    return Evaluator(bench, prices, baseline, budget, model=model)
 
 
 def _unchanged(plan: Plan) -> bool:
