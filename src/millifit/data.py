@@ -99,7 +99,10 @@ def read_dataset(
             return _checked(returned, source, reading)
         parts = _returned_parts(returned, source, reading)
     else:
-        raise DataError(f"{source}: no such file or folder, and not module:function either.")
+        raise DataError(
+            f"{source}: no such file or folder, and not module:function either. Give the path of "
+            "an .npz file or of a folder of images."
+        )
     if calibration is not None:
         parts["calibration"] = _calibration(Path(calibration), names, reading)
     return _dataset(parts, source, reading.rng)
@@ -110,7 +113,9 @@ def _dataset(parts: Mapping[str, Split], source: str, rng: np.random.Generator) 
     if validation is None:
         raise DataError(f"{source} has no part named val* or test*, which accuracy is measured on.")
     if validation.y is None:
-        raise DataError(f"{source}: labels ('y' or 'labels') are needed to measure accuracy.")
+        raise DataError(
+            f"{source}: labels ('y' or 'labels') are needed to measure accuracy. Add them."
+        )
     if "calibration" in parts:
         given = parts["calibration"]
         ranges, search = _drawn(given, (0.5,), (len(given.x),), "calibration", rng)
@@ -132,7 +137,9 @@ def _drawn(
     """Disjoint random parts of these shares, at least one sample each, and what is left."""
     count = len(split.x)
     if count < _FEWEST:
-        raise DataError(f"{origin} has {count} samples; {_FEWEST} are the fewest to split.")
+        raise DataError(
+            f"{origin} has {count} samples; {_FEWEST} are the fewest to split. Add more of them."
+        )
     order = rng.permutation(count)
     sizes = [
         max(1, min(int(count * share), limit)) for share, limit in zip(shares, limits, strict=True)

@@ -86,7 +86,9 @@ def from_arrays(
     """
     values = np.asarray(x)
     if values.dtype.kind not in "iufb":
-        raise DataError(f"{origin}: samples have type {values.dtype}, numbers are needed.")
+        raise DataError(
+            f"{origin}: samples have type {values.dtype}, numbers are needed. Convert them."
+        )
     if values.ndim < 1 or not len(values):
         raise DataError(f"{origin} has no samples.")
     shaped = _shaped(values, reading.sample_shape, origin)
@@ -120,11 +122,16 @@ def _labels(y: object, samples: int, origin: str, classes: int | None) -> Labels
             "one integer per sample is needed."
         )
     if len(labels) != samples:
-        raise DataError(f"{origin} has {samples} samples and {len(labels)} labels.")
+        raise DataError(
+            f"{origin} has {samples} samples and {len(labels)} labels. Store one label per sample."
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (classes is not None and high >= classes):
-        bound = "" if classes is None else f" to {classes - 1}, the model's classes"
-        raise DataError(f"{origin}: labels are {low} to {high}; they must be 0{bound}.")
+        bound = " or more" if classes is None else f" to {classes - 1}, the model's classes"
+        raise DataError(
+            f"{origin}: labels are {low} to {high}; they must be 0{bound}. "
+            "Number the classes as the model does."
+        )
     return labels.astype(np.int64)
 
 
@@ -140,8 +147,8 @@ def from_npz(path: Path, *, reading: Reading) -> tuple[Floats, Labels | None]:
         return from_arrays(arrays["x"], y, origin=str(path), reading=reading)
     if "data" not in arrays or "offsets" not in arrays:
         raise DataError(
-            f"{path} has the keys {', '.join(arrays) or 'none'}; "
-            "'x' and 'y', or 'data', 'offsets' and 'labels' are needed."
+            f"{path}: arrays 'x' and 'y', or 'data', 'offsets' and 'labels' are needed; "
+            f"of these it has {' and '.join(map(repr, arrays)) or 'none'}. Save it with them."
         )
     data, offsets = arrays["data"].reshape(-1), arrays["offsets"].reshape(-1)
     if data.dtype != np.uint8 or offsets.dtype.kind not in "iu" or not len(offsets):
@@ -161,7 +168,7 @@ def from_npz(path: Path, *, reading: Reading) -> tuple[Floats, Labels | None]:
 
 def _npz_arrays(path: Path) -> Mapping[str, npt.NDArray[Any]]:
     if not path.stat().st_size:
-        raise DataError(f"{path} is empty.")
+        raise DataError(f"{path} is empty. Write or copy it again.")
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not an .npz file, or is damaged. Save it with numpy.savez.")
     wanted = ("x", "y", "data", "offsets", "labels")
@@ -174,7 +181,7 @@ def _npz_arrays(path: Path) -> Mapping[str, npt.NDArray[Any]]:
             "Save plain arrays of numbers."
         ) from refused
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as broken:
-        raise DataError(f"{path} cannot be read: {broken}.") from broken
+        raise DataError(f"{path} cannot be read: {broken}. Write or copy it again.") from broken
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -81,7 +81,7 @@ def design(kernel: Kernel, target: Target) -> Design:
         )
     tile_rows = _rows_per_tile(shape, target) if staging is None or staging.whole else 1
     columns = shape.out_width * tile_rows
-    tile = matrix_tile(target, rows=columns, channels=shape.outputs)
+    tile = matrix_tile(target, rows=columns, channels=shape.outputs, temporaries=dot.temporaries)
     weight_bytes = shape.outputs * shape.run * shape.kernel[0] * shape.taps
     weight_bytes *= np.dtype(dot.weight).itemsize
     streaming = staging is not None and not staging.whole

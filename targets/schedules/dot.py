@@ -30,6 +30,11 @@ class Dot:
         return {"avx2_pmaddwd": "int16", "widen": "int32"}.get(self.kind, self.weight)
 
     @property
+    def temporaries(self) -> int:
+        """Registers for products that are added in a second instruction."""
+        return 1 if self.kind in ("avx2_pmaddwd", "avx2_pmaddubsw") else 0
+
+    @property
     def broadcast(self) -> str:
         """Type of one step's activations as a scalar."""
         return "float32" if self.kind == "fma" else "int32"

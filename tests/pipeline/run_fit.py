@@ -1,11 +1,13 @@
-"""A run in a process of its own: ``python run_fit.py RECIPE.yaml [EVENT [COUNT]]``.
+"""Runs in processes of their own: ``python run_fit.py RECIPE.yaml [EVENT:COUNT ...]``.
 
-Prints every stage and note. With an event it kills itself (SIGKILL): when a stage whose title
+Every event is a process that fits the recipe and kills itself (SIGKILL): when a stage whose title
 starts with EVENT has made COUNT steps, or when the file of that name is about to be put in place.
+The event ``-`` is a run that nobody kills. Prints every stage and note, and how each process ended.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -20,6 +22,10 @@ from millifit.pipeline import fit
 from millifit.progress import Advance
 from millifit.recipe import resolve_recipe
 
+_SLOW_TO_IMPORT = (
+    "millifit.report", "millifit.targets.schedules.rules", "onnxruntime", "sklearn.ensemble",
+)  # fmt: skip
+
 
 class Deadly:
     """Progress that prints, and kills the process at an event."""
@@ -32,7 +38,7 @@ class Deadly:
     def stage(self, title: str, total: int | None = None) -> Iterator[Advance]:
         print("stage", title, total, flush=True)
         done = 0
-        armed = bool(self._event) and title.startswith(self._event)
+        armed = title.startswith(self._event)
 
         def advance(steps: int) -> None:
             nonlocal done
@@ -65,15 +71,29 @@ def die_before_placing(name: str) -> None:
     Path.replace = deadly  # type: ignore[method-assign]
 
 
-def main(recipe: str, event: str = "", count: str = "0") -> int:
-    die_before_placing(event)
+def run(recipe: str, event: str) -> int:
+    """Fit the recipe until the event; the exit code."""
+    name, _, count = event.partition(":")
+    die_before_placing(name)
     try:
-        fit(resolve_recipe(Path(recipe)), Deadly(event, int(count)), timer=RooflineTimer())
+        fit(resolve_recipe(Path(recipe)), Deadly(name, int(count or 0)), timer=RooflineTimer())
     except MillifitError as error:
         print("error", error, flush=True)
         return error.exit_code
     return 0
 
 
+def main(recipe: str, *events: str) -> None:
+    for name in _SLOW_TO_IMPORT:
+        importlib.import_module(name)  # once, for all children
+    for event in events:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            os._exit(run(recipe, event))
+        _, status = os.waitpid(child, 0)
+        print("ended", event, os.waitstatus_to_exitcode(status), flush=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -6,6 +6,7 @@ loaded by the verbs that need them, so that --help is quick.
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated, Any, TextIO
 
@@ -17,6 +18,8 @@ from millifit.cli import deploy, device, fitting
 from millifit.errors import MillifitError
 
 __all__ = ["app", "main"]
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Verbs(TyperGroup):
@@ -31,6 +34,11 @@ class Verbs(TyperGroup):
                 raise
             say(f"error: {error}")
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if ctx.params.get("debug") or error.errno not in _DISK_FULL:
+                raise
+            say(f"error: {error}. Free some space; the same command continues.")
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as stop:
             say("interrupted; the same command continues")
             raise typer.Exit(130) from stop
