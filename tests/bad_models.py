@@ -44,8 +44,8 @@ def classifier(
 ) -> onnx.ModelProto:
     """``x -> conv -> middle (an operator) -> pool -> flat -> head -> y``, three classes.
 
-    `weights` replace those of the convolution (``conv.w`` [4, 1, 3, 3]) or others, by name with
-    "_" for ".".
+    `weights` replace random ones: ``conv_w`` [4, 1, 3, 3], ``conv_b`` [4], ``head_w`` [4, 3] and
+    ``head_b`` [3].
     """
     constants = {
         "conv.w": random(1, 4, 1, 3, 3), "conv.b": random(2, 4), "head.w": random(3, 4, CLASSES),
@@ -68,11 +68,16 @@ def classifier(
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
+def limit_files(size_bytes: int) -> None:
+    """From now on no file of this process can grow beyond `size_bytes`, as on a full disk."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, most))
+
+
 @contextmanager
-def largest_file(size_bytes: int) -> Iterator[None]:
-    """No file can grow beyond this size: a disk that is full, for this process alone."""
+def disk() -> Iterator[None]:
+    """The disk may be filled with `limit_files` in here; it has space again afterwards."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
     try:
         yield
     finally:
