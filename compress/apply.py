@@ -19,7 +19,7 @@ from millifit.compress.quantize.calibration import Calibration
 from millifit.compress.quantize.quantizer import quantize
 from millifit.compress.quantize.ranges import CalibrationMethod, choose_range
 from millifit.data import Dataset, Split
-from millifit.errors import ModelError
+from millifit.errors import ModelError, UnsupportedOperator
 from millifit.progress import SILENT, Progress
 from millifit.targets.network import Network
 from millifit.targets.target import Precision
@@ -169,7 +169,11 @@ def quantize_well(
             tried.append((loss(candidate), candidate, method))
             advance(1)
         least, best, method = min(tried, key=lambda entry: entry[0])
-        corrected = correct_bias(network, best, calibration.x, means=calibration.means)
-        closer = loss(corrected) < least
+        try:
+            corrected = correct_bias(network, best, calibration.x, means=calibration.means)
+        except UnsupportedOperator as error:
+            progress.note(f"biases are left uncorrected: {error}")
+            corrected = best
+        closer = corrected is not best and loss(corrected) < least
         advance(1)
     return (corrected if closer else best), method

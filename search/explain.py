@@ -68,13 +68,13 @@ class Explanation:
     def text(self) -> str:
         """The explanation in one sentence."""
         wanted = _wanted(self.limits)
-        fastest = f"takes {self.floor_s * 1e3:.2f} ms predicted"
+        fastest = f"takes {_ms(self.floor_s)} predicted"
         if self.others_reachable:
             such = " such" if set(self.limits) - {SECONDS} else ""
             floor = f"the fastest{such} plan {fastest}"
         else:
             floor = f"no plan is within it at any latency, and the fastest of all {fastest}"
-        layers = [f"{name} ({seconds * 1e3:.2f} ms)" for name, seconds in self.binding]
+        layers = [f"{name} ({_ms(seconds)})" for name, seconds in self.binding]
         named = " and ".join(filter(None, [", ".join(layers[:-1]), layers[-1]]))
         plural = "layers" if len(layers) > 1 else "layer"
         sets = "set" if len(layers) > 1 else "sets"
@@ -230,8 +230,13 @@ def _wanted(limits: Mapping[str, float]) -> str:
         extra.append(f"an accuracy drop of at most {limits[LOSS] * 100:g}%")
     if BYTES in limits:
         extra.append(f"at most {limits[BYTES] / 1e6:.2f} MB")
-    time = f"budget of {limits[SECONDS] * 1e3:.2f} ms" if SECONDS in limits else "budget"
+    time = f"budget of {_ms(limits[SECONDS])}" if SECONDS in limits else "budget"
     return time + (f" with {' and '.join(extra)}" if extra else "")
+
+
+def _ms(seconds: float) -> str:
+    """``2.50 ms``; below a tenth of a millisecond three digits, ``0.0371 ms``."""
+    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-4 else f"{seconds * 1e3:.3g} ms"
 
 
 def _readable_ms(seconds: float) -> str:

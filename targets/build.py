@@ -6,6 +6,7 @@ Both go through `schedules.rules.schedule`, so what is timed is what ships.
 from __future__ import annotations
 
 import math
+import os
 import platform
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.program import Call, Program
 from millifit.targets.target import Target
+
+_LARGEST_LIBRARY_BYTES = 16 * 2**20  # weights are not in it
 
 
 def tvm_target(target: Target) -> Any:
@@ -110,7 +113,8 @@ class _compile_errors:  # noqa: N801 - used as a verb
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, MillifitError) or not isinstance(error, Exception):
+        # What cannot be written is no fault of the code: whoever names the place explains it.
+        if isinstance(error, MillifitError | OSError) or not isinstance(error, Exception):
             return
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise CompileError(
@@ -232,6 +236,9 @@ def export_library(compiled: Compiled, path: Path, target: Target) -> None:
     elif shutil.which("g++") is None and shutil.which("c++") is None:
         raise CompileError("linking needs a C++ compiler: apt-get install g++")
     with _compile_errors(f"library '{path.name}'"), tempfile.TemporaryDirectory() as work:
+        # LLVM ends the process where it cannot write; this raises OSError before.
+        with (Path(work) / "room").open("wb") as room:
+            os.posix_fallocate(room.fileno(), 0, _LARGEST_LIBRARY_BYTES)
         linked = Path(work) / "library.so"
         compiled.executable.export_library(str(linked), fcompile=fcompile)
         shutil.copyfile(linked, path)

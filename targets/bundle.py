@@ -13,12 +13,10 @@ Nothing in a bundle is unpickled; the library is code and runs only after every 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import platform
-import resource
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -35,7 +33,6 @@ from millifit.targets.target import Target
 
 SCHEMA = 1
 _ALIGNMENT = 64
-_LINKING_BYTES = 32 * 2**20
 _FILES = ("library.so", "weights.bin", "golden.npz")
 
 
@@ -72,8 +69,6 @@ def write_bundle(
     compiled = compile_program(program, target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(path.parent, sum(w.nbytes for w in compiled.weights))
-        _check_room(Path(tempfile.gettempdir()), 0)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     except OSError as error:
         raise RunFolderError(
@@ -107,18 +102,6 @@ def write_bundle(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
-
-
-def _check_room(folder: Path, weight_bytes: int) -> None:
-    """Raise OSError unless a bundle can be linked in `folder`.
-
-    Looked at before, since LLVM ends the whole process where it cannot write.
-    """
-    needed = weight_bytes + _LINKING_BYTES
-    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if shutil.disk_usage(folder).free < needed or 0 <= most < needed:
-        reason = f"less than {needed / 1e6:.0f} MB can be written to '{folder}'; free some space"
-        raise OSError(errno.ENOSPC, reason)
 
 
 def _write_weights(path: Path, weights: tuple[Array, ...]) -> None:
@@ -293,10 +276,16 @@ def _load_library(path: Path) -> Any:
     """
     import tvm
 
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        shutil.copyfile(path, copy)
-        return tvm.runtime.load_module(str(copy))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            shutil.copyfile(path, copy)
+            return tvm.runtime.load_module(str(copy))
+    except OSError as error:
+        raise BundleError(
+            f"cannot load '{path}' from a copy in '{tempfile.gettempdir()}' ({error.strerror}). "
+            "Free some space there, or set TMPDIR to another folder."
+        ) from error
 
 
 def _read_weights(path: Path, manifest: Manifest) -> list[Any]:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from millifit.pipeline.bundles import FINAL_TIMING
 from millifit.targets.bundle import read_manifest
+from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import read_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.kernel import Kernel
@@ -30,23 +32,34 @@ _DRIFT = 0.005
 
 
 class RooflineTimer:
-    """Times kernels and networks by arithmetic; `int8_kernels` and `int8_networks` slow int8 down.
+    """Times kernels and networks by arithmetic.
+
+    `int8_kernels` are how many times longer int8 arithmetic takes, `int8_networks` how many times
+    longer still in whole networks, and `int8_finally` in the last measurement of a run.
 
     A bundle is known by the network that stands beside it: ``network.onnx`` of a trial, and
     ``baseline.onnx`` or ``compressed.onnx`` in the run folder.
     """
 
-    def __init__(self, *, int8_kernels: float = 1.0, int8_networks: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        int8_kernels: float = 1.0,
+        int8_networks: float = 1.0,
+        int8_finally: float = 1.0,
+    ) -> None:
         self._int8_kernels = int8_kernels
-        self._int8_networks = int8_networks
-        self.timed: list[Kernel] = []
+        self._int8_networks = int8_kernels * int8_networks
+        self._int8_finally = int8_finally
+        self.kernels: list[Kernel] = []  # timed so far
+        self.networks = 0
 
     def time_kernels(
         self, kernels: Iterable[Kernel], target: Target, policy: TimingPolicy, *, seed: int
     ) -> Iterator[tuple[Kernel, Samples | Failed]]:
         """Each kernel with eleven samples about its roofline."""
         for kernel in kernels:
-            self.timed.append(kernel)
+            self.kernels.append(kernel)
             seconds = kernel_s(kernel, self._int8_kernels)
             yield kernel, Samples(run_s=tuple(seconds * _drift(n) for n in range(11)))
 
@@ -58,7 +71,11 @@ class RooflineTimer:
         on_round: Callable[[int], None],
     ) -> Mapping[str, ContenderResult]:
         """Every contender for the fewest rounds that the policy allows."""
-        seconds = {name: self._network_s(each) for name, each in contenders.items()}
+        int8 = self._int8_networks
+        if policy.min_rounds == FINAL_TIMING.min_rounds:
+            int8 *= self._int8_finally
+        self.networks += len(contenders)
+        seconds = {name: _network_s(each, int8) for name, each in contenders.items()}
         for done in range(policy.min_rounds):
             on_round(done + 1)
         return {
@@ -70,22 +87,20 @@ class RooflineTimer:
             for name, each in seconds.items()
         }
 
-    def _network_s(self, contender: Contender) -> float:
-        if contender.kind == "onnxruntime":
-            from millifit.targets.catalog import find_target
 
-            target = find_target("local", threads=contender.threads)
-            return _REFERENCE * self._sum(contender.path, target)
-        target = read_manifest(contender.path).target
-        file = _network_of(contender.path)
-        if file is None:  # a bundle on its own
-            return (contender.path / "weights.bin").stat().st_size / _BYTES_PER_S
-        return _WHOLE * self._sum(file, target)
+def _network_s(contender: Contender, int8_factor: float) -> float:
+    if contender.kind == "onnxruntime":
+        target = find_target("local", threads=contender.threads)
+        return _REFERENCE * _sum(contender.path, target, int8_factor)
+    file = _network_of(contender.path)
+    if file is None:  # a bundle on its own
+        return (contender.path / "weights.bin").stat().st_size / _BYTES_PER_S
+    return _WHOLE * _sum(file, read_manifest(contender.path).target, int8_factor)
 
-    def _sum(self, file: Path, target: Target) -> float:
-        program = lower(simplify(read_network(file)), target)
-        factor = self._int8_kernels * self._int8_networks
-        return math.fsum(kernel_s(call.kernel, factor) for call in program.calls)
+
+def _sum(file: Path, target: Target, int8_factor: float) -> float:
+    program = lower(simplify(read_network(file)), target)
+    return math.fsum(kernel_s(call.kernel, int8_factor) for call in program.calls)
 
 
 def kernel_s(kernel: Kernel, int8_factor: float = 1.0) -> float:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from conftest import MakeRecipe
-from roofline import RooflineTimer
 
-from millifit.pipeline import fit
 from millifit.recipe import Recipe, write_recipe
 from millifit.report import parse_result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from millifit.errors import BundleError
+from millifit.files import write_atomically
 from millifit.progress import SILENT, Progress
 from millifit.samples import Floats
 from millifit.targets.bundle import check_files, load_bundle, read_manifest, write_bundle
@@ -84,6 +86,6 @@ def time_in_turn(
 
 def write_input(path: Path, x: Floats) -> Path:
     """Write the input that networks are timed with."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, np.ascontiguousarray(x, np.float32), allow_pickle=False)
-    return path
+    content = io.BytesIO()
+    np.save(content, np.ascontiguousarray(x, np.float32), allow_pickle=False)
+    return write_atomically(path, content.getvalue())

@@ -9,6 +9,7 @@ from typing import Any
 
 from millifit.compress.plan import Plan
 from millifit.compress.size import layer_bytes
+from millifit.errors import RunFolderError
 from millifit.files import write_atomically
 from millifit.pipeline.baseline import Baseline
 from millifit.pipeline.bundles import bundle_bytes
@@ -44,6 +45,7 @@ def conclude(
     bench.folder.write("plan.json", best.plan.to_dict())
     _place(files.bundle, folder / "bundle")
     program = lower(network, bench.target)
+    prices.measure(program.kernels)
     timed = final.timed
     int8 = timed.get("onnxruntime_int8")
     return {
@@ -95,9 +97,15 @@ def _place(source: Path, target: Path) -> None:
     """Copy a finished folder to where users look for it, whole or not at all."""
     staging = target.with_name(f".{target.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(source, staging)
-    shutil.rmtree(target, ignore_errors=True)
-    staging.replace(target)
+    try:
+        shutil.copytree(source, staging)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.replace(target)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise RunFolderError(
+            f"cannot write the bundle '{target}'. Free some space; the same command continues."
+        ) from error
 
 
 def _subject(result: ContenderResult, achieved: float | None, bundle: Path) -> dict[str, Any]:

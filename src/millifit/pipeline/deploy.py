@@ -10,12 +10,12 @@ import numpy as np
 from millifit.compress.apply import Training, apply_plan
 from millifit.compress.evaluate import accuracy, outputs
 from millifit.compress.plan import Plan
+from millifit.compress.prune.groups import channel_groups
 from millifit.errors import BundleError, UsageError
 from millifit.models import load_model
 from millifit.pipeline.bundles import (
     TRIAL_TIMING,
     bundle_bytes,
-    ensure_bundle,
     run_bundle,
     time_in_turn,
     write_input,
@@ -28,12 +28,13 @@ from millifit.pipeline.workbench import (
     preprocessing_of,
 )
 from millifit.progress import SILENT, Progress
-from millifit.targets.bundle import check_files, load_bundle, read_manifest
+from millifit.targets.bundle import check_files, load_bundle, read_manifest, write_bundle
 from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
+from millifit.targets.runner.environment import code_versions
 from millifit.targets.runner.local_runner import LocalRunner
 from millifit.targets.runner.network_timing import Contender
 
@@ -98,6 +99,13 @@ def read_plan(path: Path, network: Network) -> Plan:
         raise UsageError(
             f"plan '{path}' is for another network: '{network.name}' has no layer '{unknown[0]}'"
         )
+    groups = {group.name for group in channel_groups(network)}
+    unknown = sorted(set(plan.widths) - groups)
+    if unknown:
+        raise UsageError(
+            f"plan '{path}' is for another network: '{network.name}' has no channel group "
+            f"'{unknown[0]}'"
+        )
     return plan
 
 
@@ -138,9 +146,10 @@ def compile_model(
     with progress.stage("compile", len(devices)) as advance:
         for device in devices:
             program = lower(network, device)
-            path = ensure_bundle(
-                out / device.name, program=program, target=device, golden_input=golden,
-                details={"network": network.name},
+            path = out / device.name
+            write_bundle(
+                path, program=program, target=device, versions=code_versions(),
+                golden_input=golden, details={"network": network.name},
             )  # fmt: skip
             bundles.append(
                 {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from millifit.compress.apply import Training, prune_and_train, quantize_well, rank_channels
 from millifit.compress.evaluate import divergence, outputs
 from millifit.compress.plan import Plan
@@ -13,7 +15,9 @@ from millifit.compress.prune.importance import Scores
 from millifit.compress.prune.pruner import prune, widths_for
 from millifit.compress.quantize.quantizer import quantize
 from millifit.compress.quantize.ranges import Range, choose_range
-from millifit.pipeline.workbench import Workbench
+from millifit.compress.torch_network import TorchNetwork
+from millifit.errors import UnsupportedOperator
+from millifit.pipeline.workbench import Workbench, sample_input
 from millifit.search.knapsack import Option
 from millifit.search.plan_space import WIDTH, PlanSpace
 from millifit.search.problem import few_widths, plan_space
@@ -52,7 +56,7 @@ def find_choices(bench: Workbench) -> Choices:
         quantized = _quantized(bench)
     groups: tuple[ChannelGroup, ...] = ()
     widths: dict[str, tuple[int, ...]] = {}
-    if bench.recipe.prune and bench.dataset.train is not None:
+    if bench.recipe.prune and bench.dataset.train is not None and _trainable(bench):
         groups = channel_groups(bench.network)
         for group in groups:
             options = widths_for(group, step=bench.target.fp32_lanes)
@@ -62,6 +66,16 @@ def find_choices(bench: Workbench) -> Choices:
         bench.network, bench.target, quantized=quantized, groups=groups, widths=widths
     )
     return Choices(space=space, quantized=quantized)
+
+
+def _trainable(bench: Workbench) -> bool:
+    """Whether the network can be trained, which pruning needs; says why where it cannot."""
+    try:
+        list(TorchNetwork(bench.network).tensors(torch.from_numpy(sample_input(bench.dataset))))
+    except UnsupportedOperator as error:
+        bench.progress.note(f"channels are not pruned: {error}")
+        return False
+    return True
 
 
 def _quantized(bench: Workbench) -> Network:

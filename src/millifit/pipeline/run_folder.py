@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,8 +44,14 @@ class RunFolder:
         file = self.path / name
         if not file.exists():
             return []
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise RunFolderError(
+                f"'{file}' cannot be read ({error}). Remove it to have it made again."
+            ) from error
         records = []
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in content.splitlines():
             try:
                 records.append(json.loads(line))
             except ValueError:
@@ -82,11 +89,16 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
         folder = RunFolder(path)
         held = folder.read(_IDENTITY)
         wanted = json.loads(json.dumps(identity))
-        if held is None:
+        if held is None or (held != wanted and not (path / "baseline.json").exists()):
+            # Nothing was found yet: a model or data that were refused have been mended.
+            for name in ("baseline.onnx", "input.npy"):
+                (path / name).unlink(missing_ok=True)
+            shutil.rmtree(path / "baseline", ignore_errors=True)
             folder.write(_IDENTITY, wanted)
         elif held != wanted:
-            keys = sorted(set(held) | set(wanted))
-            changed = ", ".join(key for key in keys if held.get(key) != wanted.get(key))
+            known = held if isinstance(held, dict) else {}
+            keys = sorted(set(known) | set(wanted))
+            changed = ", ".join(key for key in keys if known.get(key) != wanted.get(key))
             raise RunFolderError(
                 f"run folder '{path}' holds another run (different: {changed}). "
                 "Choose another with --run, or remove it."
