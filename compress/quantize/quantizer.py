@@ -80,6 +80,16 @@ def quantize(
     return _without_unread(network.replace(nodes=tuple(nodes), constants=constants, types=types))
 
 
+def quantizable(network: Network) -> dict[str, Precision]:
+    """Every layer as "int8" whose sums 32 bits can hold: the most that `quantize` accepts."""
+    found: dict[str, Precision] = {}
+    for layer in network.layers:
+        products = int(np.prod(network.types[layer.inputs[1]].shape[1:]))
+        if _INT32_MAX - products * 255 * 127 >= _LEAST_BIAS_MAX:
+            found[layer.name] = "int8"
+    return found
+
+
 def quantize_weight(
     weight: npt.NDArray[np.float32],
     bias: npt.NDArray[np.float32],

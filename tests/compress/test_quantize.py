@@ -17,12 +17,12 @@ from small_networks import conv, images, network, node, residual
 from millifit.compress.evaluate import activations, divergence, outputs
 from millifit.compress.quantize.bias_correction import correct_bias
 from millifit.compress.quantize.placement import place
-from millifit.compress.quantize.quantizer import quantize, quantize_weight
+from millifit.compress.quantize.quantizer import quantizable, quantize, quantize_weight
 from millifit.compress.quantize.ranges import Histogram, Range, calibrate, choose_range
 from millifit.compress.size import file_bytes, layer_bytes
 from millifit.errors import DataError, ModelError
 from millifit.targets.importer.onnx_file import to_onnx, write_network
-from millifit.targets.network import Network
+from millifit.targets.network import Network, Node, TensorType
 from millifit.targets.target import Precision
 
 
@@ -293,3 +293,32 @@ def test_gemm_of_another_form_is_refused() -> None:
     )
     with pytest.raises(ModelError, match="layer 'fc' is not of the form"):
         quantize(net.replace(nodes=nodes), {"fc": "int8"}, calibrate(net, images(4)))
+
+
+def test_layers_too_deep_for_int32_are_not_quantizable() -> None:
+    """A layer whose sums could leave 32 bits is left out, and the rest can be quantized."""
+    rng = np.random.default_rng(0)
+    deep = 66_000
+    network = Network(
+        name="deep", inputs=("x",), outputs=("y",), opset=18,
+        nodes=(
+            Node(name="wide", op="Gemm", inputs=("x", "w0", "b0"), outputs=("h",),
+                 attributes={"transB": 1}),
+            Node(name="head", op="Gemm", inputs=("h", "w1", "b1"), outputs=("y",),
+                 attributes={"transB": 1}),
+        ),
+        constants={
+            "w0": rng.standard_normal((4, deep)).astype(np.float32), "b0": np.zeros(4, np.float32),
+            "w1": rng.standard_normal((3, 4)).astype(np.float32), "b1": np.zeros(3, np.float32),
+        },
+        types={
+            "x": TensorType(shape=(1, deep), dtype="float32"),
+            "h": TensorType(shape=(1, 4), dtype="float32"),
+            "y": TensorType(shape=(1, 3), dtype="float32"),
+            "w0": TensorType(shape=(4, deep), dtype="float32"),
+            "b0": TensorType(shape=(4,), dtype="float32"),
+            "w1": TensorType(shape=(3, 4), dtype="float32"),
+            "b1": TensorType(shape=(3,), dtype="float32"),
+        },
+    )  # fmt: skip
+    assert quantizable(network) == {"head": "int8"}

@@ -1,4 +1,4 @@
-"""A tiny trained network, its data, and one finished run, made once for all tests of the pipeline."""
+"""A tiny trained network, its data, and one finished run, for all tests of the pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device that exists on paper: kernels and networks take what a roofline says, always the same."""
+"""A device on paper: kernels and networks take what a roofline says, always the same."""
 
 from __future__ import annotations
 

@@ -146,15 +146,15 @@ def prepare(bench: Workbench) -> ClosedLoop:
 
 def _priced_problem(bench: Workbench, prices: Prices) -> Problem:
     with bench.stage("quantize"):
-        choices = find_choices(bench)
+        space = find_choices(bench)
     with bench.stage("profile"):
-        kernels = kernels_of(choices.space)
+        kernels = kernels_of(space)
         if len(kernels) > _MEASURE_ALL:
-            kernels = core_kernels(choices.space)
+            kernels = core_kernels(space)
         prices.measure(kernels)
     with bench.stage("sensitivity"):
-        losses = find_losses(bench, choices.space)
-    return build_problem(choices.space, prices.seconds, losses.increase)
+        losses = find_losses(bench, space)
+    return build_problem(space, prices.seconds, losses.increase)
 
 
 def _residual(problem: Problem, baseline: Baseline) -> float:

@@ -74,13 +74,13 @@ def profile(
 
 def _quantized_anyhow(network: Network, seed: int) -> Network:
     """The network with every layer int8, with ranges from random inputs: for its kernels only."""
-    from millifit.compress.quantize.quantizer import quantize
+    from millifit.compress.quantize.quantizer import quantizable, quantize
     from millifit.compress.quantize.ranges import calibrate
 
     shape = network.types[network.inputs[0]].shape
     x = np.random.default_rng(seed).standard_normal((2, *shape[1:])).astype(np.float32)
     ranges = calibrate(network, x, method="min_max")
-    return quantize(network, {layer.name: "int8" for layer in network.layers}, ranges)
+    return quantize(network, quantizable(network), ranges)
 
 
 def _measured(  # type: ignore[no-untyped-def]

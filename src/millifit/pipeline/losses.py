@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +12,7 @@ from millifit.compress.plan import Plan
 from millifit.compress.prune.groups import ChannelGroup, channel_groups
 from millifit.compress.prune.importance import Scores
 from millifit.compress.prune.pruner import prune, widths_for
-from millifit.compress.quantize.quantizer import quantize
+from millifit.compress.quantize.quantizer import quantizable, quantize
 from millifit.compress.quantize.ranges import Range, choose_range
 from millifit.compress.torch_network import TorchNetwork
 from millifit.errors import UnsupportedOperator
@@ -25,21 +24,12 @@ from millifit.search.sensitivity import Sensitivities, changes, sensitivities
 from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Network
-from millifit.targets.target import Precision
 
 # Enough images to rank decisions; more only take longer.
 _SAMPLES = 256
 # Widths offered per group: a shape more is a kernel more to measure, in every neighbour's widths.
 _WIDTHS = 4
 _RECOVERY = "recovery"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """What can be decided, and the network with every layer quantized (None: not possible)."""
-
-    space: PlanSpace
-    quantized: Network | None
 
 
 def training_of(bench: Workbench) -> Training:
@@ -49,7 +39,7 @@ def training_of(bench: Workbench) -> Training:
     return Training(epochs=bench.recipe.epochs)
 
 
-def find_choices(bench: Workbench) -> Choices:
+def find_choices(bench: Workbench) -> PlanSpace:
     """Precisions of every layer and, where there is training data, widths of every group."""
     quantized = None
     if "int8" in bench.target.precisions:
@@ -62,10 +52,9 @@ def find_choices(bench: Workbench) -> Choices:
             options = widths_for(group, step=bench.target.fp32_lanes)
             if len(options) > 1:
                 widths[group.name] = few_widths(options, count=_WIDTHS)
-    space = plan_space(
+    return plan_space(
         bench.network, bench.target, quantized=quantized, groups=groups, widths=widths
     )
-    return Choices(space=space, quantized=quantized)
 
 
 def _trainable(bench: Workbench) -> bool:
@@ -82,10 +71,9 @@ def _quantized(bench: Workbench) -> Network:
     """The whole network in int8, kept in the run folder as int8.onnx."""
     path = bench.folder.path / "int8.onnx"
     if not path.exists():
-        everything: dict[str, Precision] = {n.name: "int8" for n in bench.network.layers}
         made, method = quantize_well(
             bench.calibration,
-            everything,
+            quantizable(bench.network),
             weight_bits=bench.target.weight_bits,
             progress=bench.progress,
         )

@@ -15,6 +15,8 @@ from millifit.errors import RunFolderError
 from millifit.files import write_atomically
 
 _IDENTITY = "identity.json"
+# What a run writes before it has found anything.
+_BEFORE_BASELINE = ("baseline.onnx", "input.npy", "baseline")
 
 
 class RunFolder:
@@ -89,11 +91,18 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
         folder = RunFolder(path)
         held = folder.read(_IDENTITY)
         wanted = json.loads(json.dumps(identity))
-        if held is None or (held != wanted and not (path / "baseline.json").exists()):
+        if held is None:
+            foreign = [name for name in _BEFORE_BASELINE if (path / name).exists()]
+            if foreign:
+                raise RunFolderError(
+                    f"folder '{path}' has a '{foreign[0]}' that no run made. Choose another with "
+                    "--run."
+                )
+            folder.write(_IDENTITY, wanted)
+        elif held != wanted and not (path / "baseline.json").exists():
             # Nothing was found yet: a model or data that were refused have been mended.
-            for name in ("baseline.onnx", "input.npy"):
-                (path / name).unlink(missing_ok=True)
-            shutil.rmtree(path / "baseline", ignore_errors=True)
+            for name in _BEFORE_BASELINE:
+                _remove(path / name)
             folder.write(_IDENTITY, wanted)
         elif held != wanted:
             known = held if isinstance(held, dict) else {}
@@ -106,3 +115,10 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
         yield folder
     finally:
         os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
