@@ -45,8 +45,8 @@ class Split:
 class Dataset:
     """Disjoint samples, by use.
 
-    `calibration` finds activation ranges, `search` (held out) decides between plans, `validation`
-    is looked at for the final accuracy alone, `train` is for fine-tuning.
+    `calibration` finds activation ranges, `search` (held out) ranks single decisions, `validation`
+    gives the accuracy of finished networks, `train` is for fine-tuning.
     """
 
     calibration: Split

@@ -1,14 +1,20 @@
-"""Runs in processes of their own: ``python run_fit.py RECIPE.yaml [EVENT:COUNT ...]``.
+"""Runs in processes of their own: ``python run_fit.py RECIPE.yaml[,RECIPE.yaml] EVENT...``.
 
-Every event is a process that fits the recipe and kills itself (SIGKILL): when a stage whose title
-starts with EVENT has made COUNT steps, or when the file of that name is about to be put in place.
-The event ``-`` is a run that nobody kills. Prints every stage and note, and how each process ended.
+For every event the recipes are fitted in new processes, at once, that are stopped by it:
+
+- ``TITLE:COUNT`` kills (SIGKILL) when a stage whose title starts so has made COUNT steps
+- ``FILE`` kills when the file or folder of that name is about to be put in place
+- ``limit:BYTES`` lets no file grow beyond that size, as on a full disk
+- ``-`` stops nothing
+
+Prints every stage and note, and how each process ended.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -74,6 +80,8 @@ def die_before_placing(name: str) -> None:
 def run(recipe: str, event: str) -> int:
     """Fit the recipe until the event; the exit code."""
     name, _, count = event.partition(":")
+    if name == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(count), resource.RLIM_INFINITY))
     die_before_placing(name)
     try:
         fit(resolve_recipe(Path(recipe)), Deadly(name, int(count or 0)), timer=RooflineTimer())
@@ -83,16 +91,23 @@ def run(recipe: str, event: str) -> int:
     return 0
 
 
-def main(recipe: str, *events: str) -> None:
+def main(recipes: str, *events: str) -> None:
     for name in _SLOW_TO_IMPORT:
         importlib.import_module(name)  # once, for all children
     for event in events:
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            os._exit(run(recipe, event))
-        _, status = os.waitpid(child, 0)
-        print("ended", event, os.waitstatus_to_exitcode(status), flush=True)
+        children = [start(recipe, event) for recipe in recipes.split(",")]
+        for child in children:
+            _, status = os.waitpid(child, 0)
+            print("ended", event, os.waitstatus_to_exitcode(status), flush=True)
+
+
+def start(recipe: str, event: str) -> int:
+    """A process that runs a recipe until the event; its number."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        os._exit(run(recipe, event))
+    return child
 
 
 if __name__ == "__main__":

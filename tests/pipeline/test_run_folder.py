@@ -59,8 +59,8 @@ def test_folder_where_a_file_should_be_is_named(tmp_path: Path) -> None:
 
 def test_run_of_another_identity_is_refused(tmp_path: Path) -> None:
     """Every key that differs is named, missing ones too; the folder stays as it is."""
-    with open_run(tmp_path, {"a": 1, "b": 2, "c": (3,)}):
-        pass
+    with open_run(tmp_path, {"a": 1, "b": 2, "c": (3,)}) as folder:
+        folder.write("baseline.json", {})
     before = (tmp_path / "identity.json").read_bytes()
     with (
         pytest.raises(RunFolderError, match=r"holds another run \(different: b, d\)\. Choose"),
@@ -73,11 +73,36 @@ def test_run_of_another_identity_is_refused(tmp_path: Path) -> None:
 def test_identity_that_is_none_is_another(tmp_path: Path) -> None:
     """An identity file with something else in it is that of another run."""
     (tmp_path / "identity.json").write_text("[]")
+    (tmp_path / "baseline.json").write_text("{}")
     with (
         pytest.raises(RunFolderError, match=r"holds another run \(different: a\)"),
         open_run(tmp_path, {"a": 1}),
     ):
         pass
+
+
+def test_run_that_found_nothing_gives_way(tmp_path: Path) -> None:
+    """Before the baseline is measured a mended recipe takes the folder over, from the start."""
+    with open_run(tmp_path, {"data": "bad.npz"}):
+        (tmp_path / "baseline.onnx").write_text("of the first")
+        (tmp_path / "baseline").mkdir()
+        (tmp_path / "notes.txt").write_text("mine")
+    with open_run(tmp_path, {"data": "good.npz"}) as folder:
+        assert folder.read("identity.json") == {"data": "good.npz"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {".lock", "identity.json", "notes.txt"}
+
+
+@pytest.mark.parametrize("name", ["baseline.onnx", "baseline", "input.npy"])
+def test_files_that_no_run_made_are_left_alone(tmp_path: Path, name: str) -> None:
+    """A folder with files of the person's own under our names is refused and not touched."""
+    (tmp_path / name).write_text("mine")
+    with (
+        pytest.raises(RunFolderError, match=f"has a '{name}' that no run made. Choose another"),
+        open_run(tmp_path, {"a": 1}),
+    ):
+        pass
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "identity.json").exists()
 
 
 def test_folder_in_use_is_refused_until_it_is_free(tmp_path: Path) -> None:
