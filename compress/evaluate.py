@@ -29,15 +29,17 @@ _PER_SAMPLE = (
 )
 
 
-def outputs(network: Network, x: Floats, *, threads: int = 1) -> Floats:
+def outputs(network: Network, x: Floats, *, threads: int = 1, optimized: bool = True) -> Floats:
     """The network's first output for every sample of `x`.
 
     ``x: [N, *sample]`` gives ``[N, ...]``, e.g. logits ``[N, classes]``. A network with a fixed
     batch is run on larger batches where its operators allow it, else batch by batch. ModelError
-    where the network fails or answers NaN; DataError where `x` does not fit the input.
+    where the network fails or answers NaN; DataError where `x` does not fit the input. Without
+    `optimized` every operator runs as it stands in the graph, in the same precision.
     """
     first = network.outputs[0]
-    answers = [a[first] for a in activations(network, x, (first,), threads=threads)]
+    chunks = activations(network, x, (first,), threads=threads, optimized=optimized)
+    answers = [chunk[first] for chunk in chunks]
     joined = np.concatenate(answers).astype(np.float32, copy=False)
     if np.isnan(joined).any():
         raise ModelError(
@@ -48,7 +50,12 @@ def outputs(network: Network, x: Floats, *, threads: int = 1) -> Floats:
 
 
 def activations(
-    network: Network, x: Floats, tensors: Sequence[str], *, threads: int = 1
+    network: Network,
+    x: Floats,
+    tensors: Sequence[str],
+    *,
+    threads: int = 1,
+    optimized: bool = True,
 ) -> Iterator[dict[str, Floats]]:
     """The named tensors, for one chunk of the samples of `x` after the other.
 
@@ -58,7 +65,7 @@ def activations(
     static_batch = network.types[source].shape[0]
     symbolic = keeps_batch(network)
     session = _session(
-        _with_free_batch(network) if symbolic else network, tensors, symbolic, threads
+        _with_free_batch(network) if symbolic else network, tensors, symbolic, threads, optimized
     )
     step = _chunk(network, tensors) if symbolic else static_batch
     made = [name for name in tensors if name != source]
@@ -186,7 +193,9 @@ def _with_free_batch(network: Network) -> Network:
     return network.replace(nodes=tuple(nodes), constants=constants)
 
 
-def _session(network: Network, tensors: Sequence[str], symbolic: bool, threads: int) -> Any:
+def _session(
+    network: Network, tensors: Sequence[str], symbolic: bool, threads: int, optimized: bool
+) -> Any:
     import onnx
     import onnxruntime
 
@@ -207,6 +216,8 @@ def _session(network: Network, tensors: Sequence[str], symbolic: bool, threads: 
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # Without VNNI the default u8 x s8 kernels saturate in 16 bits; an oracle must not.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:

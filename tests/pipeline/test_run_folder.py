@@ -92,7 +92,7 @@ def test_run_that_found_nothing_gives_way(tmp_path: Path) -> None:
     assert {entry.name for entry in tmp_path.iterdir()} == {".lock", "identity.json", "notes.txt"}
 
 
-@pytest.mark.parametrize("name", ["baseline.onnx", "baseline", "input.npy"])
+@pytest.mark.parametrize("name", ["baseline.onnx", "baseline", "result.json", "trials.jsonl"])
 def test_files_that_no_run_made_are_left_alone(tmp_path: Path, name: str) -> None:
     """A folder with files of the person's own under our names is refused and not touched."""
     (tmp_path / name).write_text("mine")

@@ -15,8 +15,13 @@ from millifit.errors import RunFolderError
 from millifit.files import write_atomically
 
 _IDENTITY = "identity.json"
-# What a run writes before it has found anything.
+# What a run writes before it has found anything, and what else it reads back.
 _BEFORE_BASELINE = ("baseline.onnx", "input.npy", "baseline")
+_READ_BACK = (
+    *_BEFORE_BASELINE,
+    *("baseline.json", "int8.onnx", "sensitivity.json", "stages.json", "trials"),
+    *("trials.jsonl", "finals.jsonl", "result.json"),
+)
 
 
 class RunFolder:
@@ -92,7 +97,7 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
         held = folder.read(_IDENTITY)
         wanted = json.loads(json.dumps(identity))
         if held is None:
-            foreign = [name for name in _BEFORE_BASELINE if (path / name).exists()]
+            foreign = [name for name in _READ_BACK if (path / name).exists()]
             if foreign:
                 raise RunFolderError(
                     f"folder '{path}' has a '{foreign[0]}' that no run made. Choose another with "
