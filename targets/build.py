@@ -239,6 +239,7 @@ def export_library(compiled: Compiled, path: Path, target: Target) -> None:
         # LLVM ends the process where it cannot write; this raises OSError before.
         with (Path(work) / "room").open("wb") as room:
             os.posix_fallocate(room.fileno(), 0, _LARGEST_LIBRARY_BYTES)
+        (Path(work) / "room").unlink()
         linked = Path(work) / "library.so"
         compiled.executable.export_library(str(linked), fcompile=fcompile)
         shutil.copyfile(linked, path)

@@ -86,7 +86,7 @@ def test_kernels_that_fail_are_named(model: Path, tmp_path: Path) -> None:
 
     found = profile(str(model), store=str(tmp_path / "store.sqlite"), timer=Failing())
     assert found["failed"] == [{"kernel": "dense", "reason": "killed by signal 11"}]
-    assert found["sum_of_kernels_s"]["int8"] == float("inf")
+    assert found["sum_of_kernels_s"]["int8"] is None  # infinity is no JSON
     assert found["sum_of_kernels_s"]["fp32"] < 1
 
 

@@ -115,6 +115,7 @@ def compress(
     model: options.Model,
     plan: Annotated[Path, typer.Option("--plan", help="plan.json of a search.")],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    target: options.TargetName = None,
     data: options.Data = None,
     calibration: options.Calibration = None,
     mean: options.Mean = None,
@@ -132,8 +133,8 @@ def compress(
     millifit compress my.nets:tiny --plan plan.json --data my.data:digits --out tiny.onnx
     """
     flags = {
-        "model": model, "data": data, "calibration": calibration, "mean": mean, "std": std,
-        "input_shape": input_shape, "epochs": epochs, "seed": seed,
+        "model": model, "target": target, "data": data, "calibration": calibration, "mean": mean,
+        "std": std, "input_shape": input_shape, "epochs": epochs, "seed": seed,
     }  # fmt: skip
     settings = _recipe(None, flags)
     from millifit import pipeline
@@ -141,6 +142,7 @@ def compress(
     found = pipeline.compress(
         model,
         plan,
+        target=settings.target,
         data=settings.data,
         calibration=settings.calibration,
         mean=settings.mean,

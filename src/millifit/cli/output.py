@@ -43,6 +43,8 @@ def show_facts(facts: Mapping[str, Any]) -> None:
 
 
 def _readable(key: str, value: Any) -> str:
+    if value is None:
+        return "unknown"
     if isinstance(value, dict) and {"median", "low", "high"} <= set(value):
         low, median, high = (value[name] * 1e3 for name in ("low", "median", "high"))
         return f"{median:.4g} ms ({low:.4g}-{high:.4g})"

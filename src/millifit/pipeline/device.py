@@ -49,7 +49,7 @@ def profile(
     device = local_target(target, threads)
     programs = [lower(network, device)]
     if "int8" in device.precisions:
-        programs.append(lower(_quantized_anyhow(network, seed), device))
+        programs.append(lower(_quantized_anyhow(network, device, seed), device))
     prices, total = _measured(programs, network, device, store, progress, seed, timer)
     failures = [
         {"kernel": kernel.op, "reason": each.outcome.reason}
@@ -57,7 +57,7 @@ def profile(
         if isinstance(each.outcome, Failed)
     ]
     sums = {
-        name: sum(prices.seconds(call.kernel) for call in program.calls)
+        name: prices.sum_of(program)
         for name, program in zip(("fp32", "int8"), programs, strict=False)
     }
     return {
@@ -72,7 +72,7 @@ def profile(
     }
 
 
-def _quantized_anyhow(network: Network, seed: int) -> Network:
+def _quantized_anyhow(network: Network, device: Target, seed: int) -> Network:
     """The network with every layer int8, with ranges from random inputs: for its kernels only."""
     from millifit.compress.quantize.quantizer import quantizable, quantize
     from millifit.compress.quantize.ranges import calibrate
@@ -80,7 +80,7 @@ def _quantized_anyhow(network: Network, seed: int) -> Network:
     shape = network.types[network.inputs[0]].shape
     x = np.random.default_rng(seed).standard_normal((2, *shape[1:])).astype(np.float32)
     ranges = calibrate(network, x, method="min_max")
-    return quantize(network, quantizable(network), ranges)
+    return quantize(network, quantizable(network), ranges, weight_bits=device.weight_bits)
 
 
 def _measured(  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -93,6 +94,11 @@ class Prices:
             return 0.0
         price = self.of([kernel])[0]
         return float("inf") if isinstance(price, Failed) else price.median_s
+
+    def sum_of(self, program: Program) -> float | None:
+        """The sum of all calls' prices in seconds; None where a kernel does not run."""
+        total = sum(self.seconds(call.kernel) for call in program.calls)
+        return total if math.isfinite(total) else None
 
     def of_calls(self, program: Program) -> list[Prediction | Failed]:
         """A price for each call of a program that takes time, in order."""
