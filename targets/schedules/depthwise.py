@@ -22,7 +22,7 @@ from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair
 from millifit.targets.schedules.tile import split_lanes
 from millifit.targets.target import Target
 
-_PARALLEL_MACS = 300_000
+_PARALLEL_MACS = 1_500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

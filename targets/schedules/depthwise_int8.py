@@ -26,7 +26,7 @@ from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair
 from millifit.targets.schedules.depthwise_int8_code import QUAD, Design, write
 from millifit.targets.target import Target
 
-_PARALLEL_MACS = 300_000
+_PARALLEL_MACS = 1_500_000
 # The largest number of taps for which 255 * 127 * taps is an exact float32.
 _MAX_TAPS = 2**24 // (255 * 127)
 

@@ -384,13 +384,14 @@ def test_layouts_are_inverse(target):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_two_threads_give_the_same_result(precision):
+@pytest.mark.parametrize("groups", [1, 96])
+def test_two_threads_give_the_same_result(precision, groups):
     """A layer large enough to be split between threads is as right as on one."""
-    case = (28, 28, 64, 64, (3, 3), {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1)},
-            1, 7)  # fmt: skip
+    geometry = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
     kernel, given_, constants, _ = layer(
-        case, precision=precision, output="float32" if precision == "fp32" else "uint8"
-    )
+        (57, 56, 96, 96, (3, 3), geometry, groups, 7),
+        precision=precision, output="float32" if precision == "fp32" else "uint8",
+    )  # fmt: skip
     one = run(kernel, TARGETS[0], given_, constants)
     two = run(kernel, TARGETS[0].with_threads(2), given_, constants)
     np.testing.assert_array_equal(one, two)
