@@ -69,6 +69,33 @@ def run(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def bars(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a fit has to reach: name, value, bar, and whether it is met."""
+    agreement = row["agreement"]
+    found = [
+        ("budget kept (upper bound over budget)", row["met"], True, row["met"]),
+        (
+            "baseline fp32 over ONNX Runtime fp32, at most",
+            row["baseline_over_onnxruntime"],
+            1.3,
+            row["baseline_over_onnxruntime"] <= 1.3,
+        ),
+        (
+            "top-1 equal to ONNX Runtime on the same network, at least",
+            agreement["top1_equal"],
+            0.995,
+            agreement["top1_equal"] >= 0.995,
+        ),
+        (
+            "values within 2 of 255 steps of ONNX Runtime, at least",
+            agreement["within_two_steps"],
+            0.99,
+            agreement["within_two_steps"] >= 0.99,
+        ),
+    ]
+    return [{"name": n, "value": v, "bar": b, "met": met} for n, v, b, met in found]
+
+
 def main() -> None:
     """Run all fits and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,6 +110,7 @@ def main() -> None:
         if given.only is not None and given.only != name:
             continue
         row = run(name, settings)
+        row["bars"] = bars(row)
         rows.append(row)
         print(
             f"{name:24} baseline {row['baseline_s'] * 1e3:7.3f} ms "
@@ -93,6 +121,9 @@ def main() -> None:
             f"{'met' if row['met'] else 'MISSED'}  {row['took_s']:.0f} s",
             flush=True,
         )
+        for bar in row["bars"]:
+            if not bar["met"]:
+                print(f"  MISSED: {bar['name']} {bar['bar']}: {bar['value']}", flush=True)
     write_result(given.json, {**setting(_SEED), "rows": rows})
 
 
