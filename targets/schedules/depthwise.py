@@ -19,7 +19,7 @@ from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue, tir
 from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair, signature
-from millifit.targets.schedules.tile import split_lanes
+from millifit.targets.schedules.tile import row_tile, split_lanes
 from millifit.targets.target import Target
 
 _PARALLEL_MACS = 1_500_000
@@ -54,8 +54,7 @@ def design(kernel: Kernel, target: Target) -> _Design:
     size = pair(kernel, "kernel")
     taps = math.prod(size)
     width = kernel.output.shape[2]
-    most = max(1, min(8, target.vector_registers - size[1] - 2))
-    columns = math.ceil(width / math.ceil(width / most))
+    columns = row_tile(target, width=width, taps=size[1])
     macs = kernel.output.elements * taps
     return _Design(
         kernel=kernel, size=size, strides=pair(kernel, "strides"),

@@ -24,6 +24,7 @@ from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue
 from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair, signature
 from millifit.targets.schedules.depthwise_int8_code import QUAD, Design, write
+from millifit.targets.schedules.tile import row_tile
 from millifit.targets.target import Target
 
 _PARALLEL_MACS = 1_500_000
@@ -42,7 +43,6 @@ def design(kernel: Kernel, target: Target) -> Design:
         )
     height, width = kernel.output.shape[1:3]
     quads = target.dot_product in ("avx512_vnni", "avx_vnni")
-    most = max(1, min(8, target.vector_registers - size[1] - 2))
     parallel = target.threads > 1 and kernel.output.elements * taps >= _PARALLEL_MACS
     plan = Design(
         kernel=kernel,
@@ -50,7 +50,7 @@ def design(kernel: Kernel, target: Target) -> Design:
         strides=pair(kernel, "strides"),
         dilations=pair(kernel, "dilations"),
         pads=pads_of(kernel),
-        columns=math.ceil(width / math.ceil(width / most)),
+        columns=row_tile(target, width=width, taps=size[1]),
         lanes=target.fp32_lanes,
         quads=quads,
         chunks=min(target.threads, height) if parallel else 1,

@@ -70,6 +70,15 @@ def _step_cycles(rows: int, vectors: int) -> float:
     return max(multiply_adds, loads)
 
 
+def row_tile(target: Target, *, width: int, taps: int) -> int:
+    """Columns of a depthwise tile: as many as the registers hold, evenly dividing the row.
+
+    A kernel row's `taps` weights stay in registers beside the accumulators.
+    """
+    most = max(1, min(8, target.vector_registers - taps - 2))
+    return math.ceil(width / math.ceil(width / most))
+
+
 def split_lanes(channels: int, lanes: int) -> tuple[int, ...]:
     """Vectors that cover `channels`: full ones, then ever shorter powers of two, at least 4 wide.
 

@@ -11,6 +11,7 @@ from millifit.compress.apply import Training, apply_plan
 from millifit.compress.evaluate import accuracy, outputs
 from millifit.compress.plan import Plan
 from millifit.compress.prune.groups import channel_groups
+from millifit.data import Dataset, read_dataset
 from millifit.errors import BundleError, UsageError
 from millifit.models import load_model
 from millifit.pipeline.bundles import (
@@ -26,6 +27,7 @@ from millifit.pipeline.workbench import (
     Timer,
     classes_of,
     preprocessing_of,
+    timing,
 )
 from millifit.progress import SILENT, Progress
 from millifit.targets.bundle import check_files, load_bundle, read_manifest, write_bundle
@@ -35,7 +37,6 @@ from millifit.targets.importer.simplify import simplify
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.runner.environment import code_versions
-from millifit.targets.runner.local_runner import LocalRunner
 from millifit.targets.runner.network_timing import Contender
 
 Numbers = tuple[float, ...] | None
@@ -118,16 +119,14 @@ def read_plan(path: Path, network: Network) -> Plan:
     return plan
 
 
-def _dataset(  # type: ignore[no-untyped-def]
+def _dataset(
     network: Network,
     data: str | None,
     calibration: str | None,
     mean: Numbers,
     std: Numbers,
     seed: int,
-):
-    from millifit.data import read_dataset
-
+) -> Dataset:
     if data is None:
         raise UsageError("name the data with --data FILE, FOLDER or module:function")
     return read_dataset(
@@ -243,17 +242,11 @@ def _latency(bundle: Path, threads: int, timer: Timer | None, progress: Progress
             given = write_input(Path(work) / "input.npy", golden["input"])
         entry = Contender(kind="bundle", path=bundle, input_path=given, threads=threads)
 
-        def run(with_timer: Timer) -> Any:
-            return time_in_turn(
-                with_timer, {"bundle": entry}, policy=TRIAL_TIMING, progress=progress,
+        with timing(timer, progress) as chosen:
+            timed = time_in_turn(
+                chosen, {"bundle": entry}, policy=TRIAL_TIMING, progress=progress,
                 title="time the bundle",
             )["bundle"]  # fmt: skip
-
-        if timer is not None:
-            timed = run(timer)
-        else:
-            with LocalRunner(progress=progress) as runner:
-                timed = run(runner)
     return {
         "latency_s": interval_of(timed.round_medians),
         "peak_memory_bytes": timed.peak_memory_bytes,
@@ -270,8 +263,6 @@ def _validated(
     progress: Progress,
 ) -> dict[str, Any]:
     """Accuracy on validation data and, with a model, agreement with ONNX Runtime."""
-    from millifit.data import read_dataset
-
     manifest = read_manifest(bundle)
     classes = manifest.outputs[0].shape[1] if len(manifest.outputs[0].shape) == 2 else None
     dataset = read_dataset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from millifit.pipeline.workbench import (
     local_target,
     open_store,
     plain_interval,
+    timing,
 )
+from millifit.profiler.measurement import Measurement
 from millifit.profiler.store import default_store_path
 from millifit.progress import SILENT, Progress
 from millifit.targets.catalog import find_target
+from millifit.targets.kernel import Kernel
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.program import Program
-from millifit.targets.runner.local_runner import LocalRunner
 from millifit.targets.target import Target
 from millifit.targets.timing import Failed
 
@@ -83,7 +86,7 @@ def _quantized_anyhow(network: Network, device: Target, seed: int) -> Network:
     return quantize(network, quantizable(network), ranges, weight_bits=device.weight_bits)
 
 
-def _measured(  # type: ignore[no-untyped-def]
+def _measured(
     programs: list[Program],
     network: Network,
     device: Target,
@@ -91,20 +94,14 @@ def _measured(  # type: ignore[no-untyped-def]
     progress: Progress,
     seed: int,
     timer: Timer | None,
-):
+) -> tuple[Prices, Mapping[Kernel, Measurement]]:
     """Prices of all kernels of some programs, measured, and the measurements."""
-
-    def run(with_timer: Timer):  # type: ignore[no-untyped-def]
+    with timing(timer, progress) as chosen:
         prices = Prices(
             target=device, network_bytes=working_bytes(network), store=open_store(store),
-            timer=with_timer, progress=progress, seed=seed,
+            timer=chosen, progress=progress, seed=seed,
         )  # fmt: skip
         return prices, prices.measure([k for program in programs for k in program.kernels])
-
-    if timer is not None:
-        return run(timer)
-    with LocalRunner(progress=progress) as runner:
-        return run(runner)
 
 
 def predict(

@@ -10,12 +10,18 @@ from typing import Any
 from millifit.pipeline.closed_loop import prepare
 from millifit.pipeline.conclude import conclude, trial_row
 from millifit.pipeline.run_folder import open_run
-from millifit.pipeline.workbench import Timer, Workbench, identity_of, local_target, workbench
+from millifit.pipeline.workbench import (
+    Timer,
+    Workbench,
+    identity_of,
+    local_target,
+    timing,
+    workbench,
+)
 from millifit.progress import SILENT, Progress
 from millifit.recipe import Recipe, write_recipe
 from millifit.search.budget import parse_budget
 from millifit.search.pareto import non_dominated
-from millifit.targets.runner.local_runner import LocalRunner
 
 
 def fit(
@@ -81,11 +87,8 @@ def _opened(recipe: Recipe, timer: Timer | None, progress: Progress) -> Iterator
     target = local_target(recipe.target, recipe.threads)
     with open_run(Path(recipe.run), identity_of(recipe)) as folder:
         write_recipe(recipe, folder.path / "recipe.yaml")
-        if timer is not None:
-            yield workbench(recipe, folder, timer, target, progress)
-            return
-        with LocalRunner(progress=progress) as runner:
-            yield workbench(recipe, folder, runner, target, progress)
+        with timing(timer, progress) as chosen:
+            yield workbench(recipe, folder, chosen, target, progress)
 
 
 def _report(bench: Workbench, result: dict[str, Any]) -> None:

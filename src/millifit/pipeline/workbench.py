@@ -24,6 +24,7 @@ from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Network
 from millifit.targets.runner.environment import code_versions
+from millifit.targets.runner.local_runner import LocalRunner
 from millifit.targets.runner.network_timing import NetworkTimer
 from millifit.targets.target import Target
 from millifit.targets.timing import KernelTimer
@@ -91,6 +92,16 @@ def local_target(name: str, threads: int) -> Target:
             "--target local, or 'millifit compile' to make bundles for it."
         )
     return target
+
+
+@contextmanager
+def timing(timer: Timer | None, progress: Progress) -> Iterator[Timer]:
+    """The timer that was given, or this machine's, ended afterwards."""
+    if timer is not None:
+        yield timer
+        return
+    with LocalRunner(progress=progress) as runner:
+        yield runner
 
 
 def open_store(path: str | None) -> Store:
