@@ -1,0 +1,1 @@
+"""Published networks, written operator by operator as ONNX graphs with random weights."""
