@@ -29,7 +29,8 @@ class KernelCode:
 class Signature:
     """A kernel's parameters, and a flat view of each by name.
 
-    The names are ``input``, ``residual`` (a second activation), those of the operands, ``output``.
+    The names are ``input``, ``residual`` (a second activation), ``input2`` and so on, those of the
+    operands, ``output``.
     """
 
     parameters: tuple[tir.Buffer, ...]
@@ -43,7 +44,8 @@ class Signature:
 
 def signature(kernel: Kernel, operands: Mapping[str, TensorType]) -> Signature:
     """The parameters of a kernel with these operands, in order."""
-    types = dict(zip(("input", "residual"), kernel.inputs, strict=False))
+    names = ("input", "residual", *(f"input{i}" for i in range(2, len(kernel.inputs))))
+    types = dict(zip(names, kernel.inputs, strict=False))
     types |= {**operands, "output": kernel.output}
     parameters = [tir.parameter(name, kind.shape, kind.dtype) for name, kind in types.items()]
     flattened = [tir.flat(buffer) for buffer in parameters]

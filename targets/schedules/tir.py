@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 from tvm.tirx import stmt
-from tvm.tirx.expr import Broadcast, BufferLoad, Ramp
+from tvm.tirx.expr import Broadcast, BufferLoad, Ramp, Shuffle
 
 # TVM ships no type information: expressions, statements and buffers are Any for the type checker.
 Expr = Any
@@ -121,6 +121,14 @@ def llvm(name: str, dtype: str, lanes: int, *arguments: Expr) -> Expr:
 def reinterpret(value: Expr, dtype: str, lanes: int) -> Expr:
     """The same bits as another type."""
     return tirx.reinterpret(dtype_of(dtype, lanes), value)
+
+
+def shuffle(sources: Sequence[Expr], lanes: Sequence[int]) -> Expr:
+    """Chosen lanes of some vectors of one type, counted through all of them in turn.
+
+    ``shuffle([a, b], [0, 4, 1, 5])`` of two vectors of 4 is ``a0 b0 a1 b1``.
+    """
+    return Shuffle(list(sources), [const(lane) for lane in lanes])
 
 
 def round_half_even(value: Expr) -> Expr:
