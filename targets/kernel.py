@@ -14,6 +14,7 @@ from millifit.targets.target import Precision
 
 Scalar = int | float | str
 KernelAttribute = Scalar | tuple[int, ...]
+Choice = tuple[tuple[str, int | str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,10 @@ class Kernel:
 
     Quantization scales and zero points are operands, not part of the identity: two int8 layers of
     one shape are the same kernel, are measured once and share one compiled function.
+
+    `choice` is what tuning decided in place of the schedule rules, as sorted pairs, e.g.
+    ``(("rows", 6), ("vectors", 2))``; empty, as lowering leaves it, the rules decide everything.
+    The same operator with another choice is another kernel: other code, other time.
     """
 
     op: str
@@ -36,14 +41,22 @@ class Kernel:
     precision: Precision
     attributes: tuple[tuple[str, KernelAttribute], ...] = ()
     epilogue: tuple[str, ...] = ()
+    choice: Choice = ()
 
     def attribute(self, name: str) -> KernelAttribute:
         """One attribute's value; KeyError where the operator has none of that name."""
         return dict(self.attributes)[name]
 
+    def with_choice(self, choice: Choice) -> Kernel:
+        """The same operator, scheduled by `choice`; by the rules where it is empty."""
+        return dataclasses.replace(self, choice=choice)
+
     def to_dict(self) -> dict[str, object]:
-        """Plain JSON types; `from_dict` is the inverse."""
-        return dataclasses.asdict(self)
+        """Plain JSON types, without an empty choice; `from_dict` is the inverse."""
+        plain = dataclasses.asdict(self)
+        if not self.choice:
+            del plain["choice"]
+        return plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, object]) -> Kernel:
@@ -56,6 +69,7 @@ class Kernel:
             for name, value in fields["attributes"]
         )
         fields["epilogue"] = tuple(fields["epilogue"])
+        fields["choice"] = tuple((name, value) for name, value in fields.get("choice", ()))
         return cls(**fields)
 
     @property

@@ -17,19 +17,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from millifit.targets.kernel import Kernel
+from millifit.targets.kernel import Choice, Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue
+from millifit.targets.schedules.choice import check_names, choice_of, decided
 from millifit.targets.schedules.code import Constants, KernelCode, number, pads_of, pair
 from millifit.targets.schedules.contraction_code import write
 from millifit.targets.schedules.contraction_plan import Design, Shape, Staging
-from millifit.targets.schedules.dot import dot_for
-from millifit.targets.schedules.tile import matrix_tile
+from millifit.targets.schedules.dot import Dot, dot_for
+from millifit.targets.schedules.tile import Tile, matrix_tile, matrix_tiles
 from millifit.targets.target import Target
 
 # Below this many multiply-adds a kernel gains less from a second thread than it takes to start it:
 # about 10 us, measured on DS-CNN's layers.
 _PARALLEL_MACS = {"fp32": 2_000_000, "int8": 8_000_000}
+
+_TILES = 8  # tiles that tuning looks at, the rule's own included
 
 
 def shape_of(kernel: Kernel) -> Shape:
@@ -61,7 +64,12 @@ def _flattened(shape: Shape) -> Shape:
 
 
 def design(kernel: Kernel, target: Target) -> Design:
-    """Choose tile, staging and loop order for a kernel."""
+    """Choose tile, staging and loop order for a kernel.
+
+    Tuning may choose ``rows`` and ``vectors`` of the tile, its rows of the map (``tile_rows``), the
+    loop order (``panels_outside``) and whether the map is staged as a ``whole``.
+    """
+    check_names(kernel, "algorithm", "panels_outside", "rows", "tile_rows", "vectors", "whole")
     shape, dot = shape_of(kernel), dot_for(kernel, target)
     pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1)
     padded = any(shape.pads)
@@ -71,6 +79,7 @@ def design(kernel: Kernel, target: Target) -> Design:
     staged_rows += (shape.kernel[0] - 1) * shape.dilations[0]
     row_elements = _staged_width(shape) * shape.inputs * shape.groups
     whole = staged_rows * row_elements * itemsize <= target.l2_bytes // 2
+    whole = bool(decided(kernel, "whole", int(whole), (0, 1) if needed else ()))
     if pointwise and not padded and (whole or not needed):
         shape = _flattened(shape)
         staged_rows, row_elements = 1, shape.width * shape.inputs * shape.groups
@@ -80,18 +89,30 @@ def design(kernel: Kernel, target: Target) -> Design:
         staging = Staging(
             whole=whole, rows=rows, row_elements=row_elements, slack=dot.unit * target.fp32_lanes
         )
-    tile_rows = _rows_per_tile(shape, target) if staging is None or staging.whole else 1
-    columns = shape.out_width * tile_rows
-    tile = matrix_tile(target, rows=columns, channels=shape.outputs, temporaries=dot.temporaries)
+    streaming = staging is not None and not staging.whole
+    tile_rows = 1 if streaming else _rows_per_tile(shape, target)
+    possible = [1] if streaming else [n for n in range(1, 15) if shape.out_height % n == 0]
+    tile_rows = decided(kernel, "tile_rows", tile_rows, possible)
+    tile = _tile(kernel, target, shape, dot, columns=shape.out_width * tile_rows)
     weight_bytes = shape.outputs * shape.run * shape.kernel[0] * shape.taps
     weight_bytes *= np.dtype(dot.weight).itemsize
-    streaming = staging is not None and not staging.whole
+    panels_outside = not streaming and weight_bytes > target.l2_bytes // 2
+    orders = (0,) if streaming else (0, 1)
     return Design(
         kernel=kernel, shape=shape, dot=dot, tile=tile, lanes=target.fp32_lanes, staging=staging,
         tile_rows=tile_rows,
-        panels_outside=not streaming and weight_bytes > target.l2_bytes // 2,
+        panels_outside=bool(decided(kernel, "panels_outside", int(panels_outside), orders)),
         parallel=target.threads > 1 and shape.macs >= _PARALLEL_MACS[kernel.precision],
     )  # fmt: skip
+
+
+def _tile(kernel: Kernel, target: Target, shape: Shape, dot: Dot, *, columns: int) -> Tile:
+    """The rule's tile, unless tuning chose another that the registers hold."""
+    tile = matrix_tile(target, rows=columns, channels=shape.outputs, temporaries=dot.temporaries)
+    vectors = decided(kernel, "vectors", tile.vectors, range(1, 9))
+    free = target.vector_registers - vectors - 1 - dot.temporaries
+    rows = decided(kernel, "rows", tile.rows, range(1, min(columns, free // vectors) + 1))
+    return Tile(rows=rows, vectors=vectors)
 
 
 def _staged_width(shape: Shape) -> int:
@@ -164,3 +185,31 @@ def _per_channel(plan: Design, values: Array, dtype: str) -> Array:
     padded = np.zeros((plan.shape.groups, plan.padded_outputs), dtype)
     padded[:, : plan.shape.outputs] = values.reshape(plan.shape.groups, plan.shape.outputs)
     return padded.ravel()
+
+
+def contraction_candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
+    """Choices worth measuring besides the rule's own: other tiles, and the other loop order.
+
+    The tiles are the most promising ones of each number of vectors. The loop order matters where
+    neither weights nor map stay in the nearest cache; it is tried with the two best tiles.
+    """
+    plan = design(kernel.with_choice(()), target)
+    columns = plan.shape.out_width * plan.tile_rows
+    ranked = matrix_tiles(
+        target, rows=columns, channels=plan.shape.outputs, temporaries=plan.dot.temporaries
+    )
+    tiles = [plan.tile]
+    for tile in ranked[1:]:
+        if sum(other.vectors == tile.vectors for other in tiles) < 2:
+            tiles.append(tile)
+    found = [choice_of(rows=tile.rows, vectors=tile.vectors) for tile in tiles[1:_TILES]]
+    streaming = plan.staging is not None and not plan.staging.whole
+    if not streaming:
+        other = int(not plan.panels_outside)
+        found.append(choice_of(panels_outside=other))
+        found += [choice_of(panels_outside=other, **dict(choice)) for choice in found[:1]]
+    if plan.staging is not None:
+        found.append(choice_of(whole=int(not plan.staging.whole)))
+    if plan.tile_rows > 1:
+        found.append(choice_of(tile_rows=1))
+    return tuple(found)

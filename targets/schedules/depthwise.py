@@ -18,8 +18,9 @@ from tvm import tirx
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue, tir
+from millifit.targets.schedules.choice import check_names, decided
 from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair, signature
-from millifit.targets.schedules.tile import row_tile, split_lanes
+from millifit.targets.schedules.tile import COLUMNS, row_tile, split_lanes
 from millifit.targets.target import Target
 
 _PARALLEL_MACS = 1_500_000
@@ -50,11 +51,15 @@ class _Design:
 
 
 def design(kernel: Kernel, target: Target) -> _Design:
-    """Choose the tile: as many columns as the registers hold, evenly dividing the row."""
+    """Choose the tile: as many columns as the registers hold, evenly dividing the row.
+
+    Tuning may choose ``columns``.
+    """
+    check_names(kernel, "columns")
     size = pair(kernel, "kernel")
     taps = math.prod(size)
     width = kernel.output.shape[2]
-    columns = row_tile(target, width=width, taps=size[1])
+    columns = decided(kernel, "columns", row_tile(target, width=width, taps=size[1]), COLUMNS)
     macs = kernel.output.elements * taps
     return _Design(
         kernel=kernel, size=size, strides=pair(kernel, "strides"),

@@ -22,9 +22,10 @@ from millifit.errors import CompileError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue
+from millifit.targets.schedules.choice import check_names, decided
 from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair, signature
 from millifit.targets.schedules.depthwise_int8_code import QUAD, Design, write
-from millifit.targets.schedules.tile import row_tile
+from millifit.targets.schedules.tile import COLUMNS, row_tile
 from millifit.targets.target import Target
 
 _PARALLEL_MACS = 1_500_000
@@ -33,7 +34,11 @@ _MAX_TAPS = 2**24 // (255 * 127)
 
 
 def design(kernel: Kernel, target: Target) -> Design:
-    """Choose the form of the ring, the tile, and the blocks whose ring stays in the L1."""
+    """Choose the form of the ring, the tile, and the blocks whose ring stays in the L1.
+
+    Tuning may choose ``columns`` of the tile, and ``vectors`` of channels in a block.
+    """
+    check_names(kernel, "columns", "vectors")
     size = pair(kernel, "kernel")
     taps = math.prod(size)
     if taps > _MAX_TAPS:
@@ -50,7 +55,7 @@ def design(kernel: Kernel, target: Target) -> Design:
         strides=pair(kernel, "strides"),
         dilations=pair(kernel, "dilations"),
         pads=pads_of(kernel),
-        columns=row_tile(target, width=width, taps=size[1]),
+        columns=decided(kernel, "columns", row_tile(target, width=width, taps=size[1]), COLUMNS),
         lanes=target.fp32_lanes,
         quads=quads,
         chunks=min(target.threads, height) if parallel else 1,
@@ -58,9 +63,9 @@ def design(kernel: Kernel, target: Target) -> Design:
     )
     row_bytes = plan.reach * plan.staged_columns * 4
     vectors = target.l1_bytes * 3 // 4 // (row_bytes * plan.lanes)
-    return replace(
-        plan, block=plan.lanes * min(max(1, vectors), math.ceil(plan.channels / plan.lanes))
-    )
+    most = math.ceil(plan.channels / plan.lanes)
+    vectors = decided(kernel, "vectors", min(max(1, vectors), most), range(1, most + 1))
+    return replace(plan, block=plan.lanes * vectors)
 
 
 def depthwise_int8(kernel: Kernel, target: Target) -> KernelCode:

@@ -11,6 +11,7 @@ from millifit.targets.target import Target
 # accumulators the units are idle at times. 8 would do if nothing else took any time.
 _ACCUMULATORS_IN_FLIGHT = 12
 _MAX_ROWS = 14
+COLUMNS = range(1, 17)  # of a depthwise tile, where tuning chooses them
 
 
 def most_accumulators(target: Target) -> int:
@@ -35,13 +36,22 @@ class Tile:
 def matrix_tile(target: Target, *, rows: int, channels: int, temporaries: int = 0) -> Tile:
     """The tile for a product of `rows` positions and `channels` output channels.
 
-    A step of the reduction takes ``rows * vectors`` multiply-adds and ``rows + vectors`` loads.
-    Among the tiles with few enough accumulators, the one with the fewest estimated cycles for the
-    whole product wins, ragged edges included; between equals, the one that loads less.
     `temporaries` are registers that a multiply-add needs besides its operands.
     """
+    return matrix_tiles(target, rows=rows, channels=channels, temporaries=temporaries)[0]
+
+
+def matrix_tiles(
+    target: Target, *, rows: int, channels: int, temporaries: int = 0
+) -> tuple[Tile, ...]:
+    """All tiles with few enough accumulators, the most promising first.
+
+    A step of the reduction takes ``rows * vectors`` multiply-adds and ``rows + vectors`` loads. The
+    tile with the fewest estimated cycles for the whole product comes first, ragged edges included;
+    between equals, the one that loads less.
+    """
     lanes = target.fp32_lanes
-    best: tuple[float, float, Tile] | None = None
+    found: list[tuple[float, float, int, Tile]] = []
     for vectors in range(1, 9):
         if vectors > 1 and (vectors - 1) * lanes >= channels:
             break
@@ -57,11 +67,9 @@ def matrix_tile(target: Target, *, rows: int, channels: int, temporaries: int = 
                 steps += _step_cycles(ragged, vectors)
             panels = math.ceil(channels / (vectors * lanes))
             loads = (height + vectors) / (height * vectors)
-            key = (round(steps * panels, 6), loads)
-            if best is None or key < best[:2]:
-                best = (*key, Tile(rows=height, vectors=vectors))
-    assert best is not None
-    return best[2]
+            tile = Tile(rows=height, vectors=vectors)
+            found.append((round(steps * panels, 6), loads, len(found), tile))
+    return tuple(tile for *_, tile in sorted(found, key=lambda each: each[:3]))
 
 
 def _step_cycles(rows: int, vectors: int) -> float:
