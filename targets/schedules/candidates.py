@@ -8,6 +8,7 @@ from millifit.targets.kernel import Choice, Kernel
 from millifit.targets.schedules import depthwise, depthwise_int8
 from millifit.targets.schedules.choice import choice_of
 from millifit.targets.schedules.contraction import contraction_candidates
+from millifit.targets.schedules.convolution import conv2d_candidates
 from millifit.targets.target import Target
 
 
@@ -17,7 +18,9 @@ def candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
     Only it for an operator whose schedule has nothing to choose.
     """
     match kernel.op:
-        case "conv2d" | "dense":
+        case "conv2d":
+            others = conv2d_candidates(kernel, target)
+        case "dense":
             others = contraction_candidates(kernel, target)
         case "depthwise_conv2d" if kernel.precision == "int8":
             others = _depthwise_int8(kernel, target)

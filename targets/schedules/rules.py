@@ -6,6 +6,7 @@ from millifit.errors import CompileError
 from millifit.targets.kernel import Kernel
 from millifit.targets.schedules.code import KernelCode
 from millifit.targets.schedules.contraction import contraction
+from millifit.targets.schedules.convolution import conv2d
 from millifit.targets.schedules.depthwise import depthwise
 from millifit.targets.schedules.depthwise_int8 import depthwise_int8
 from millifit.targets.schedules.elementwise import BINARY, CONVERSIONS, UNARY, elementwise
@@ -22,9 +23,11 @@ def schedule(kernel: Kernel, target: Target) -> KernelCode:
     if any(extent <= 0 for t in (*kernel.inputs, kernel.output) for extent in t.shape):
         raise CompileError(f"kernel '{kernel.op}' has an empty tensor: {kernel}")
     match kernel.op:
-        case "conv2d" | "dense":
+        case "conv2d":
+            return conv2d(kernel, target)
+        case "dense":
             return contraction(kernel, target)
-        case "depthwise_conv2d" if kernel.precision == "int8":
+        case "depthwise_conv2d" if kernel.integer:
             return depthwise_int8(kernel, target)
         case "depthwise_conv2d":
             return depthwise(kernel, target)
