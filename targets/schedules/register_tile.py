@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from millifit.targets.schedules import epilogue, tir
@@ -48,9 +48,17 @@ class Place:
     source_row: tir.Expr
 
 
+# Stores an accumulator: position in the tile, offset in the panel, value, lanes.
+Store = Callable[[int, int, tir.Expr, int], list[tir.Statement]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterTile:
-    """Writes one tile of a design, reading activations from `source`."""
+    """Writes one tile of a design, reading activations from `source`.
+
+    Accumulators start at the ``bias`` of `buffers`, or at 0 where there is none. They end in the
+    kernel's epilogue and output, or in `store` where that is given.
+    """
 
     plan: Design
     buffers: Mapping[str, tir.Buffer]
@@ -58,6 +66,7 @@ class RegisterTile:
     group: tir.Expr
     panel: Panel
     place: Place
+    store: Store | None = None
 
     def code(self) -> list[tir.Statement]:
         """Accumulators, reduction and epilogue."""
@@ -104,11 +113,13 @@ class RegisterTile:
         return row * self.plan.row_elements + column * step + self.group * shape.inputs
 
     def _start(self, accumulators: tir.Buffer) -> list[tir.Statement]:
-        """Every accumulator starts as its channel's bias."""
+        """Every accumulator starts as its channel's bias, or at 0."""
         written: list[tir.Statement] = []
         dtype = self.plan.dot.accumulator
         for j, (lanes, offset) in enumerate(zip(self.panel.lanes, self.panel.offsets, strict=True)):
-            bias = tir.load(self.buffers["bias"], self.panel.packed + offset, lanes)
+            bias = tir.const(0, dtype, lanes)
+            if "bias" in self.buffers:
+                bias = tir.load(self.buffers["bias"], self.panel.packed + offset, lanes)
             named, start = tir.bind(f"bias{j}", bias, dtype, lanes)
             written.append(named)
             written += [
@@ -160,8 +171,12 @@ class RegisterTile:
             out = position * (shape.outputs * shape.groups) + self.group * shape.outputs
             out = out + panel.first
             for lanes, offset in zip(panel.lanes, panel.offsets, strict=True):
+                value = tir.load(accumulators, i * panel.width + offset, lanes)
+                if self.store is not None:
+                    written += self.store(i, offset, value, lanes)
+                    continue
                 written += epilogue.write(
-                    tir.load(accumulators, i * panel.width + offset, lanes),
+                    value,
                     kernel=self.plan.kernel,
                     channel=panel.packed + offset,
                     buffers=self.buffers,
