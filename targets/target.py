@@ -8,8 +8,40 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["fp32", "int8"]
-DotProduct = Literal["avx512_vnni", "avx_vnni", "avx2_pmaddwd", "none"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "w7a8", "w8", "w4"]
+"""How a layer computes; docs/concepts.md has the table.
+
+``int8`` has 8-bit activations and weights, ``w7a8`` weights of 7 bits, ``w8`` and ``w4`` float
+activations and integer weights.
+"""
+DotProduct = Literal[
+    "avx512_vnni", "avx_vnni", "avx2_pmaddwd", "neon_smull", "neon_sdot", "neon_i8mm", "none"
+]
+
+
+INTEGER: tuple[Precision, ...] = ("int8", "w7a8")
+"""Integer arithmetic on quantized activations."""
+HALF: tuple[Precision, ...] = ("fp16", "bf16")
+"""Activations and weights of 16 bits, sums of 32."""
+WEIGHT_ONLY: tuple[Precision, ...] = ("w8", "w4")
+"""Integer weights that become float32 on the way to the arithmetic units."""
+
+
+def activation_dtype(precision: Precision) -> str:
+    """Element type in which a layer of that precision reads its activations."""
+    match precision:
+        case "fp16":
+            return "float16"
+        case "bf16":
+            return "bfloat16"
+        case "int8" | "w7a8":
+            return "uint8"
+    return "float32"
+
+
+def weight_bits(precision: Precision) -> int:
+    """Bits in which a weight of that precision is stored."""
+    return {"fp32": 32, "fp16": 16, "bf16": 16, "w4": 4}.get(precision, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +51,8 @@ class Target:
     `mcpu` and `features` are LLVM's names. `vector_bits`, `vector_registers` and `dot_product`, the
     fastest exact int8 multiply-add of the device, are all that the schedule rules look at.
     `cpu` is the marketing name, so that two machines with the same instruction set do not share
-    measurements. Cache sizes are in bytes, per core except `l3_bytes`.
+    measurements. Cache sizes are in bytes, per core except `l3_bytes`. `precisions` are those that
+    a layer may have; where none are given, all that the device has instructions for.
     """
 
     name: str
@@ -36,7 +69,7 @@ class Target:
     l3_bytes: int
     cpu: str
     reach: Literal["local", "none"]
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    precisions: tuple[Precision, ...] = ()
     source: str = ""
 
     @property
@@ -44,13 +77,23 @@ class Target:
         """float32 values in one vector register: 16 for AVX-512, 8 for AVX2, 4 for NEON."""
         return self.vector_bits // 32
 
-    @property
-    def weight_bits(self) -> int:
-        """Bits of an int8 layer's weights that cost least.
+    def __post_init__(self) -> None:
+        if not self.precisions:
+            object.__setattr__(self, "precisions", self.supported)
 
-        7 where the fast dot product adds pairs of products in 16 bits and 8 would saturate.
-        """
-        return 7 if self.dot_product == "avx2_pmaddwd" else 8
+    @property
+    def supported(self) -> tuple[Precision, ...]:
+        """The precisions that the device has instructions for."""
+        found: list[Precision] = ["fp32"]
+        if "+fullfp16" in self.features:
+            found.append("fp16")
+        if "+avx512bf16" in self.features:
+            found.append("bf16")
+        found.append("int8")
+        # Its fast dot product adds pairs of products in 16 bits, where 8-bit weights saturate.
+        if self.dot_product == "avx2_pmaddwd":
+            found.append("w7a8")
+        return (*found, "w8", "w4")
 
     @property
     def key(self) -> str:

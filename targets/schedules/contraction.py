@@ -30,7 +30,7 @@ from millifit.targets.target import Target
 
 # Below this many multiply-adds a kernel gains less from a second thread than it takes to start it:
 # about 10 us, measured on DS-CNN's layers.
-_PARALLEL_MACS = {"fp32": 2_000_000, "int8": 8_000_000}
+_PARALLEL_MACS, _PARALLEL_INTEGER_MACS = 2_000_000, 8_000_000
 
 _TILES = 8  # tiles that tuning looks at, the rule's own included
 
@@ -98,11 +98,12 @@ def design(kernel: Kernel, target: Target) -> Design:
     weight_bytes *= np.dtype(dot.weight).itemsize
     panels_outside = not streaming and weight_bytes > target.l2_bytes // 2
     orders = (0,) if streaming else (0, 1)
+    parallel_macs = _PARALLEL_INTEGER_MACS if kernel.integer else _PARALLEL_MACS
     return Design(
         kernel=kernel, shape=shape, dot=dot, tile=tile, lanes=target.fp32_lanes, staging=staging,
         tile_rows=tile_rows,
         panels_outside=bool(decided(kernel, "panels_outside", int(panels_outside), orders)),
-        parallel=target.threads > 1 and shape.macs >= _PARALLEL_MACS[kernel.precision],
+        parallel=target.threads > 1 and shape.macs >= parallel_macs,
     )  # fmt: skip
 
 
@@ -138,7 +139,7 @@ def contraction(kernel: Kernel, target: Target) -> KernelCode:
         "multiplier": TensorType(shape=(packed,), dtype="float32"),
         "scalars": epilogue.SCALARS_TYPE,
     }
-    if kernel.precision == "fp32":
+    if not kernel.integer:
         del operands["multiplier"]
     return KernelCode(
         function=write(plan, operands),
@@ -170,9 +171,10 @@ def _pack(plan: Design, constants: Constants) -> tuple[Array, ...]:
             start += sum(panel)
     packed = [np.concatenate(pieces)]
     bias = constants["bias"]
-    if kernel.precision == "int8":
+    if kernel.integer:
         sums = weight.astype(np.int64).sum(axis=(1, 2, 3))
-        bias = bias.astype(np.int64) - int(constants["input_zero_point"]) * sums
+        zero_point = int(constants["input_zero_point"]) - dot.offset
+        bias = bias.astype(np.int64) - zero_point * sums
         packed.append(_per_channel(plan, bias, "int32"))
         packed.append(_per_channel(plan, epilogue.channel_multiplier(constants, kernel), "float32"))
     else:

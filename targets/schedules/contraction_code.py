@@ -10,6 +10,9 @@ from millifit.targets.network import TensorType
 from millifit.targets.schedules import epilogue, tir
 from millifit.targets.schedules.code import signature
 from millifit.targets.schedules.contraction_plan import Design, Staging
+from millifit.targets.schedules.dot import stage
+from millifit.targets.schedules.mmla_tile import MmlaTile
+from millifit.targets.schedules.half import storage
 from millifit.targets.schedules.register_tile import Panel, Place, RegisterTile
 
 
@@ -18,14 +21,22 @@ def write(plan: Design, operands: Mapping[str, TensorType]) -> tir.PrimFunc:
     parameters = signature(plan.kernel, operands)
     views = parameters.views
     if plan.staging is None:
-        return parameters.function(_tiles(plan, views, views["input"], row=None))
-    return parameters.function(_staged(plan, plan.staging, views))
+        body = _tiles(plan, views, views["input"], row=None)
+    else:
+        body = _staged(plan, plan.staging, views)
+    return parameters.function(body, definitions=plan.dot.definitions)
 
 
 def _staged(plan: Design, staging: Staging, views: Mapping[str, tir.Buffer]) -> list[tir.Statement]:
     """Copy the input, padded and in the dot product's type; all of it, or row by row."""
     size = staging.rows * staging.row_elements + staging.slack
-    allocation, copy = tir.scratch("staged", size, plan.dot.activation)
+    dtype = storage(plan.dot.activation)
+    allocation, copy = tir.scratch("staged", size, dtype)
+    # What a run of odd length reads behind the last row meets weights of 0: NaN must not.
+    clean: list[tir.Statement] = []
+    if plan.dot.accumulator == "float32" and plan.dot.unit > 1:
+        nothing = tir.const(0, dtype, staging.slack)
+        clean = [tir.store(copy, size - staging.slack, nothing, staging.slack)]
 
     def fill(first: tir.Expr, *, parallel: bool) -> list[tir.Statement]:
         return tir.loop(
@@ -37,11 +48,11 @@ def _staged(plan: Design, staging: Staging, views: Mapping[str, tir.Buffer]) -> 
 
     if staging.whole:
         copied = fill(tir.const(0), parallel=plan.parallel and staging.rows > 1)
-        return [allocation, *copied, *_tiles(plan, views, copy, row=None)]
+        return [allocation, *clean, *copied, *_tiles(plan, views, copy, row=None)]
 
     def output_row(y: tir.Expr) -> list[tir.Statement]:
         copied = fill(y * plan.shape.strides[0], parallel=False)
-        return [allocation, *copied, *_tiles(plan, views, copy, row=y)]
+        return [allocation, *clean, *copied, *_tiles(plan, views, copy, row=y)]
 
     return tir.loop(plan.shape.out_height, output_row, name="y", parallel=plan.parallel)
 
@@ -55,16 +66,16 @@ def _stage_row(
     padded_row: tir.Expr,
 ) -> list[tir.Statement]:
     """Copy row `padded_row` of the padded map to row `to` of the copy."""
-    shape, dtype = plan.shape, plan.dot.activation
+    shape = plan.shape
     start = to * staging.row_elements
     row = padded_row - shape.pads[0]
     padding = tir.const(0.0, "float32")
-    if plan.kernel.precision == "int8":
-        padding = epilogue.scalar(views["scalars"], "input_zero_point")
+    if plan.kernel.integer:
+        padding = epilogue.scalar(views["scalars"], "input_zero_point").astype("uint8")
 
     def pad(offset: int, count: int) -> list[tir.Statement]:
         def write_padding(at: tir.Expr, lanes: int) -> list[tir.Statement]:
-            value = tir.splat(padding.astype(dtype), lanes)
+            value = tir.splat(stage(plan.dot, padding, 1), lanes)
             return [tir.store(copy, start + offset + at, value, lanes)]
 
         return tir.vectors(count, write_padding)
@@ -74,7 +85,7 @@ def _stage_row(
 
     def move(at: tir.Expr, lanes: int) -> list[tir.Statement]:
         value = tir.load(views["input"], row * body + at, lanes)
-        return [tir.store(copy, start + left + at, tir.cast(value, dtype, lanes), lanes)]
+        return [tir.store(copy, start + left + at, stage(plan.dot, value, lanes), lanes)]
 
     inside = [*pad(0, left), *tir.vectors(body, move), *pad(left + body, right)]
     if shape.pads[0] == 0 and shape.pads[2] == 0:
@@ -91,7 +102,8 @@ def _tiles(
 
     def group(g: tir.Expr) -> list[tir.Statement]:
         def tile(panel: Panel, place: Place) -> list[tir.Statement]:
-            return RegisterTile(
+            kind = MmlaTile if plan.dot.rows == 2 else RegisterTile
+            return kind(
                 plan=plan, buffers=views, source=source, group=g, panel=panel, place=place
             ).code()
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from millifit.targets.kernel import Kernel
 from millifit.targets.schedules import tir
+from millifit.targets.schedules.half import dot_bf16, dot_bf16_definitions, storage
 from millifit.targets.target import Target
 
 
@@ -18,7 +19,18 @@ class Dot:
     its accumulator. `activation` is the element type the activations must have in memory.
     """
 
-    kind: Literal["fma", "avx512_vnni", "avx_vnni", "avx2_pmaddwd", "avx2_pmaddubsw", "widen"]
+    kind: Literal[
+        "fma",
+        "avx512_vnni",
+        "avx_vnni",
+        "avx2_pmaddwd",
+        "avx2_pmaddubsw",
+        "neon_smull",
+        "neon_sdot",
+        "neon_i8mm",
+        "avx512_bf16",
+        "widen",
+    ]
     unit: int
     activation: str
     weight: str
@@ -27,25 +39,53 @@ class Dot:
     @property
     def weight_register(self) -> str:
         """Element type of the weights once loaded."""
-        return {"avx2_pmaddwd": "int16", "widen": "int32"}.get(self.kind, self.weight)
+        widened = {"avx2_pmaddwd": "int16", "widen": "int32"}
+        return widened.get(self.kind, storage(self.weight))
 
     @property
     def temporaries(self) -> int:
         """Registers for products that are added in a second instruction."""
-        return 1 if self.kind in ("avx2_pmaddwd", "avx2_pmaddubsw") else 0
+        return 1 if self.kind in ("avx2_pmaddwd", "avx2_pmaddubsw", "neon_smull") else 0
+
+    @property
+    def rows(self) -> int:
+        """Output positions that one instruction computes: ``usmmla`` multiplies 2x8 by 8x2."""
+        return 2 if self.kind == "neon_i8mm" else 1
+
+    @property
+    def offset(self) -> int:
+        """What is subtracted from uint8 activations where they are staged as `activation`.
+
+        NEON multiplies signed by signed, so x - 128 is multiplied, and 128 times the sum of a
+        channel's weights added to its bias.
+        """
+        return 128 if self.activation == "int8" else 0
+
+    @property
+    def definitions(self) -> str:
+        """LLVM IR of what the multiply-add calls."""
+        return dot_bf16_definitions() if self.kind == "avx512_bf16" else ""
 
     @property
     def broadcast(self) -> str:
         """Type of one step's activations as a scalar."""
-        return "float32" if self.kind == "fma" else "int32"
+        return {"fma": "float32", "neon_smull": "int16"}.get(self.kind, "int32")
 
 
 def dot_for(kernel: Kernel, target: Target) -> Dot:
     """The fastest exact step of the target for a kernel.
 
     ``pmaddubsw`` adds two u8 x s8 products in 16 bits: exact only where the weights have 7 bits
-    (255 * 64 * 2 < 2^15), which the lowering states as the attribute ``weight_bits``.
+    (255 * 64 * 2 < 2^15), which is what the precision ``w7a8`` says.
     """
+    if kernel.precision == "bf16":
+        return Dot(
+            kind="avx512_bf16",
+            unit=2,
+            activation="bfloat16",
+            weight="bfloat16",
+            accumulator="float32",
+        )
     if kernel.precision == "fp32":
         return Dot(
             kind="fma", unit=1, activation="float32", weight="float32", accumulator="float32"
@@ -54,7 +94,7 @@ def dot_for(kernel: Kernel, target: Target) -> Dot:
     if kind in ("avx512_vnni", "avx_vnni"):
         return Dot(kind=kind, unit=4, activation="uint8", weight="int8", accumulator="int32")
     if kind == "avx2_pmaddwd":
-        if dict(kernel.attributes).get("weight_bits") == 7:
+        if kernel.precision == "w7a8":
             return Dot(
                 kind="avx2_pmaddubsw",
                 unit=4,
@@ -63,13 +103,26 @@ def dot_for(kernel: Kernel, target: Target) -> Dot:
                 accumulator="int32",
             )
         return Dot(kind=kind, unit=2, activation="int16", weight="int8", accumulator="int32")
+    if kind in ("neon_smull", "neon_sdot"):
+        unit = 4 if kind == "neon_sdot" else 2
+        return Dot(kind=kind, unit=unit, activation="int8", weight="int8", accumulator="int32")
+    if kind == "neon_i8mm":
+        return Dot(kind=kind, unit=8, activation="uint8", weight="int8", accumulator="int32")
     return Dot(kind="widen", unit=1, activation="uint8", weight="int8", accumulator="int32")
+
+
+def stage(dot: Dot, value: tir.Expr, lanes: int) -> tir.Expr:
+    """Activations as loaded from the map, in the type the multiply-add reads."""
+    if dot.offset:
+        flipped = value ^ tir.const(dot.offset, "uint8", lanes)
+        return tir.reinterpret(flipped, dot.activation, lanes)
+    return tir.cast(value, storage(dot.activation), lanes)
 
 
 def load_weights(dot: Dot, buffer: tir.Buffer, base: tir.Expr, lanes: int) -> tir.Expr:
     """`lanes` output channels' weights of one step, as the multiply-add wants them."""
     weights = tir.load(buffer, base, lanes * dot.unit)
-    if dot.weight_register == dot.weight:
+    if dot.weight_register == storage(dot.weight):
         return weights
     return tir.cast(weights, dot.weight_register, lanes * dot.unit)
 
@@ -81,7 +134,7 @@ def load_activation(dot: Dot, buffer: tir.Buffer, base: tir.Expr) -> tir.Expr:
         return value
     if dot.kind == "widen":
         return value.astype("int32")
-    return tir.reinterpret(value, "int32", 1)
+    return tir.reinterpret(value, dot.broadcast, 1)
 
 
 def multiply_add(
@@ -89,9 +142,14 @@ def multiply_add(
 ) -> tir.Expr:
     """``accumulator + activation * weights`` for `lanes` output channels."""
     spread = tir.splat(activation, lanes)
+    if dot.kind == "avx512_bf16":
+        pairs = tir.reinterpret(spread, "uint16", lanes * 2)
+        return dot_bf16(accumulator, pairs, weights, lanes)
     if dot.kind in ("fma", "widen"):
         return accumulator + spread * weights
     bits = lanes * 32
+    if dot.kind in ("neon_smull", "neon_sdot"):
+        return _neon(dot, accumulator, tir.reinterpret(spread, "int8", lanes * dot.unit), weights)
     if dot.kind in ("avx512_vnni", "avx_vnni"):
         return tir.llvm(
             f"llvm.x86.avx512.vpdpbusd.{bits}",
@@ -113,3 +171,25 @@ def multiply_add(
 def _add_pairs(left: tir.Expr, right: tir.Expr, lanes: int) -> tir.Expr:
     name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd"}[lanes]
     return tir.llvm(name, "int32", lanes, left, right)
+
+
+def _neon(dot: Dot, accumulator: tir.Expr, activation: tir.Expr, weights: tir.Expr) -> tir.Expr:
+    """4 channels: ``sdot`` of 4 inputs each; or the products of 2 (``smull``), added in pairs.
+
+    Of ``smull``'s products, two of which would not fit 16 bits, each pair is added to the
+    accumulator at once (``sadalp``). That is exact for all weights and takes no longer than
+    ``smlal`` where a core multiplies and adds side by side.
+    """
+    if dot.kind == "neon_sdot":
+        name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+        return tir.llvm(name, "int32", 4, accumulator, weights, activation)
+    products = tir.llvm("llvm.aarch64.neon.smull.v8i16", "int16", 8, weights, activation)
+    return accumulator + tir.llvm("llvm.aarch64.neon.saddlp.v4i32.v8i16", "int32", 4, products)
+
+
+def matrix_multiply_add(
+    accumulator: tir.Expr, activations: tir.Expr, weights: tir.Expr
+) -> tir.Expr:
+    """``usmmla``: 2 positions by 8 inputs, times 2 channels by 8 inputs; sums ``[position][channel]``."""
+    name = "llvm.aarch64.neon.usmmla.v4i32.v16i8"
+    return tir.llvm(name, "int32", 4, accumulator, activations, weights)

@@ -68,12 +68,17 @@ class RegisterTile:
     place: Place
     store: Store | None = None
 
+    @property
+    def held(self) -> int:
+        """Positions there are accumulators for."""
+        return self.place.positions
+
     def code(self) -> list[tir.Statement]:
         """Accumulators, reduction and epilogue."""
         plan, shape = self.plan, self.plan.shape
         allocation, accumulators = tir.scratch(
             "accumulators",
-            self.place.positions * self.panel.width,
+            self.held * self.panel.width,
             plan.dot.accumulator,
             registers=True,
         )
@@ -124,7 +129,7 @@ class RegisterTile:
             written.append(named)
             written += [
                 tir.store(accumulators, i * self.panel.width + offset, start, lanes)
-                for i in range(self.place.positions)
+                for i in range(self.held)
             ]
         return written
 
@@ -137,11 +142,8 @@ class RegisterTile:
         k: tir.Expr,
     ) -> list[tir.Statement]:
         """One dot product for every position and channel of the tile."""
-        plan, shape, dot, panel = self.plan, self.plan.shape, self.plan.dot, self.panel
-        reached = (ky * shape.taps + kx) * plan.steps + k
-        weights_at = panel.weight + reached * (panel.width * dot.unit)
-        read_at = ky * (shape.dilations[0] * plan.row_elements)
-        read_at += kx * (shape.dilations[1] * shape.inputs * shape.groups) + k * dot.unit
+        dot, panel = self.plan.dot, self.panel
+        weights_at, read_at = self._reached(ky, kx, k)
         written: list[tir.Statement] = []
         weights = []
         for j, (lanes, offset) in enumerate(zip(panel.lanes, panel.offsets, strict=True)):
@@ -159,6 +161,14 @@ class RegisterTile:
                 total = multiply_add(dot, total, activation, weights[j], lanes)
                 written.append(tir.store(accumulators, at, total, lanes))
         return written
+
+    def _reached(self, ky: tir.Expr, kx: tir.Expr, k: tir.Expr) -> tuple[tir.Expr, tir.Expr]:
+        """Where the weights of a step are, and its activations from a position's first."""
+        plan, shape, dot = self.plan, self.plan.shape, self.plan.dot
+        step = (ky * shape.taps + kx) * plan.steps + k
+        read_at = ky * (shape.dilations[0] * plan.row_elements)
+        read_at += kx * (shape.dilations[1] * shape.inputs * shape.groups) + k * dot.unit
+        return self.panel.weight + step * (self.panel.width * dot.unit), read_at
 
     def _finish(
         self, accumulators: tir.Buffer, spots: list[tuple[tir.Expr, tir.Expr]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from emulator import emulator
 
 from millifit.targets.bundle import runs_here
 from millifit.targets.kernel import Kernel
@@ -31,6 +32,22 @@ def x86(name: str, **changes: object) -> Target:
     return Target(**fields)  # type: ignore[arg-type]
 
 
+def arm(name: str, **changes: object) -> Target:
+    """A target with an Arm instruction set, emulated: "neon", "sdot" or "i8mm"."""
+    facts = {
+        "neon": ("cortex-a72", (), "neon_smull"),
+        "sdot": ("cortex-a76", ("+dotprod", "+fullfp16"), "neon_sdot"),
+        "i8mm": ("neoverse-n2", ("+dotprod", "+fullfp16", "+i8mm"), "neon_i8mm"),
+    }
+    mcpu, features, dot = facts[name]
+    fields: dict[str, object] = {
+        "name": name, "triple": "aarch64-linux-gnu", "mcpu": mcpu, "features": features,
+        "vector_bits": 128, "vector_registers": 32, "dot_product": dot, "cores": 4,
+        "cpu": "test", "reach": "none", **_CACHES, **changes,
+    }  # fmt: skip
+    return Target(**fields)  # type: ignore[arg-type]
+
+
 TARGETS = [t for t in map(x86, ("avx512_vnni", "avx2", "sse")) if runs_here(t) is None]
 
 
@@ -42,7 +59,7 @@ def tensor(shape: Sequence[int], dtype: str = "float32") -> TensorType:
 def run(
     kernel: Kernel, target: Target, activations: Sequence[Array], constants: Mapping[str, Array]
 ) -> Array:
-    """Compile a kernel and run it once."""
+    """Compile a kernel and run it once; in an emulator where it is for Arm."""
     import tvm
 
     from millifit.targets.build import tvm_target
@@ -53,12 +70,15 @@ def run(
         (t.shape, t.dtype) for t in code.operands
     ]
     module = tvm.IRModule({"main": code.function.with_attr("global_symbol", "main")})
-    built = tvm.compile(module, target=tvm_target(target)).jit()["main"]
-    given = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in (*activations, *operands)]
+    built = tvm.compile(module, target=tvm_target(target))
+    arrays = [np.ascontiguousarray(a) for a in (*activations, *operands)]
     # Poisoned, so that an element nobody writes is noticed.
-    filled = np.full(kernel.output.shape, 77, kernel.output.dtype)
-    out = tvm.runtime.tensor(filled)
-    built(*given, out)
+    arrays.append(np.full(kernel.output.shape, 77, kernel.output.dtype))
+    if target.triple.startswith("aarch64"):
+        return emulator().run(built, arrays)
+    given = [tvm.runtime.tensor(a) for a in arrays]
+    built.jit()["main"](*given)
+    out = given[-1]
     result: Array = out.numpy()
     return result
 
