@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from millifit.errors import CompileError
 from millifit.targets.kernel import Kernel
+from millifit.targets.schedules.argument import argument
+from millifit.targets.schedules.attention import attention
 from millifit.targets.schedules.code import KernelCode
 from millifit.targets.schedules.contraction import contraction
 from millifit.targets.schedules.convolution import conv2d
 from millifit.targets.schedules.depthwise import depthwise
 from millifit.targets.schedules.depthwise_int8 import depthwise_int8
 from millifit.targets.schedules.elementwise import BINARY, CONVERSIONS, UNARY, elementwise
+from millifit.targets.schedules.gather import embedding
 from millifit.targets.schedules.layout import layout
+from millifit.targets.schedules.matmul import matmul
+from millifit.targets.schedules.movement import movement
+from millifit.targets.schedules.normalization import normalization
 from millifit.targets.schedules.pooling import pooling
+from millifit.targets.schedules.rearrange import rearrange
+from millifit.targets.schedules.reduction import REDUCTIONS, reduction
+from millifit.targets.schedules.resize import resize
+from millifit.targets.schedules.softmax import softmax
+from millifit.targets.schedules.strided import strided
 from millifit.targets.target import Target
 
 
@@ -31,10 +42,32 @@ def schedule(kernel: Kernel, target: Target) -> KernelCode:
             return depthwise_int8(kernel, target)
         case "depthwise_conv2d":
             return depthwise(kernel, target)
-        case "max_pool" | "avg_pool" | "global_avg_pool":
+        case "max_pool" | "avg_pool":
             return pooling(kernel, target)
+        case op if op in REDUCTIONS:
+            return reduction(kernel, target)
+        case "arg_max" | "arg_min":
+            return argument(kernel, target)
+        case "concat" | "pad":
+            return movement(kernel, target)
+        case "depth_to_space" | "space_to_depth" | "channel_shuffle":
+            return rearrange(kernel, target)
+        case "resize":
+            return resize(kernel, target)
         case "to_channels_last" | "to_channels_first":
             return layout(kernel, target)
+        case "matmul":
+            return matmul(kernel, target)
+        case "attention":
+            return attention(kernel, target)
+        case "softmax":
+            return softmax(kernel, target)
+        case "layer_norm" | "rms_norm":
+            return normalization(kernel, target)
+        case "embedding":
+            return embedding(kernel, target)
+        case "strided":
+            return strided(kernel, target)
         case op if op in BINARY or op in UNARY or op in CONVERSIONS:
             return elementwise(kernel, target)
     raise CompileError(f"no schedule rule for operator '{kernel.op}'")

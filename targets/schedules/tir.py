@@ -92,10 +92,13 @@ def parameter(name: str, shape: Sequence[int], dtype: str) -> Buffer:
     return tirx.decl_buffer(tuple(shape), dtype, name=name)
 
 
-def flat(buffer: Buffer) -> tuple[Statement, Buffer]:
-    """A one-dimensional view of a parameter: its declaration, and the view."""
+def flat(buffer: Buffer, *, dtype: str = "") -> tuple[Statement, Buffer]:
+    """A one-dimensional view of a parameter: its declaration, and the view.
+
+    `dtype`, of the same width, is how the view sees the elements.
+    """
     size = int(np.prod([int(extent) for extent in buffer.shape], dtype=np.int64))
-    view = tirx.decl_buffer((size,), buffer.dtype, name=f"{buffer.name}_flat", data=buffer.data)
+    view = tirx.decl_buffer((size,), dtype or buffer.dtype, name=f"{buffer.name}_flat", data=buffer.data)
     return stmt.DeclBuffer(view, data=buffer.data), view
 
 
@@ -107,9 +110,14 @@ def scratch(
     return stmt.AllocBuffer(buffer), buffer
 
 
-def function(parameters: Sequence[Buffer], body: Sequence[Statement]) -> PrimFunc:
-    """A kernel. No two parameters overlap."""
-    made = tirx.PrimFunc(list(parameters), sequence(body))
+def function(
+    parameters: Sequence[Buffer], body: Sequence[Statement], *, definitions: str = ""
+) -> PrimFunc:
+    """A kernel. No two parameters overlap. `definitions` are in LLVM IR, for `external`."""
+    whole = sequence(body)
+    if definitions:
+        whole = stmt.AttrStmt(tirx.const(0), "pragma_import_llvm", definitions, whole)
+    made = tirx.PrimFunc(list(parameters), whole)
     return made.with_attr("tirx.noalias", True)
 
 
@@ -118,13 +126,18 @@ def llvm(name: str, dtype: str, lanes: int, *arguments: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(dtype_of(dtype, lanes), name, *arguments)
 
 
+def external(name: str, dtype: str, lanes: int, *arguments: Expr) -> Expr:
+    """Call a pure function that the kernel's `definitions` define."""
+    return tirx.call_pure_extern(dtype_of(dtype, lanes), name, *arguments)
+
+
 def reinterpret(value: Expr, dtype: str, lanes: int) -> Expr:
     """The same bits as another type."""
     return tirx.reinterpret(dtype_of(dtype, lanes), value)
 
 
 def shuffle(sources: Sequence[Expr], lanes: Sequence[int]) -> Expr:
-    """Chosen lanes of some vectors of one type, counted through all of them in turn.
+    """Chosen lanes of some vectors of one type, counted through all of them; a scalar if it is one.
 
     ``shuffle([a, b], [0, 4, 1, 5])`` of two vectors of 4 is ``a0 b0 a1 b1``.
     """

@@ -1,0 +1,196 @@
+"""Concat and pad: maps put together and extended, as copies of runs of neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import Array, TensorType
+from millifit.targets.schedules import moves, tir
+from millifit.targets.schedules.code import Constants, KernelCode, number, signature
+from millifit.targets.target import Target
+
+
+def movement(kernel: Kernel, target: Target) -> KernelCode:
+    """Code of a concat or pad kernel, of any element type and rank."""
+    if kernel.op == "concat":
+        return _concat(kernel, target)
+    return _pad(kernel, target)
+
+
+def integers(kernel: Kernel, name: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """An attribute that is a tuple of integers."""
+    value = dict(kernel.attributes).get(name, default)
+    if not isinstance(value, tuple):
+        raise TypeError(f"kernel '{kernel.op}': attribute '{name}' must be a tuple, is {value!r}")
+    return value
+
+
+def _parallel(kernel: Kernel, target: Target) -> bool:
+    return target.threads > 1 and kernel.output.elements >= moves.PARALLEL_ELEMENTS
+
+
+def _concat(kernel: Kernel, target: Target) -> KernelCode:
+    """The parts along `axis`, one behind the other.
+
+    `requantized` names parts of uint8 whose scale is not the output's: operand ``scales`` has scale
+    and zero point of every part and of the output, and those parts are computed as QuantizeLinear
+    of DequantizeLinear, which is what ONNX Runtime's QLinearConcat computes.
+    """
+    axis = int(number(kernel, "axis", 0))
+    requantized = integers(kernel, "requantized")
+    count = len(kernel.inputs)
+    operands = {}
+    if requantized:
+        operands["scales"] = TensorType(shape=(2 * count + 2,), dtype="float32")
+    parameters = signature(kernel, operands)
+    views = parameters.views
+    sources = list(views.values())[:count]
+    runs = [math.prod(kind.shape[axis:]) for kind in kernel.inputs]
+    itemsize = np.dtype(kernel.output.dtype).itemsize
+
+    def converted(part: int) -> moves.Conversion:
+        def scalar(place: int, lanes: int) -> tir.Expr:
+            return tir.splat(tir.load(views["scales"], tir.const(place)), lanes)
+
+        def convert(value: tir.Expr, lanes: int) -> tir.Expr:
+            real = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
+            real = (real - scalar(2 * part + 1, lanes)) * scalar(2 * part, lanes)
+            rounded = tir.round_half_even(real / scalar(2 * count, lanes))
+            rounded = rounded + scalar(2 * count + 1, lanes)
+            low, high = tir.const(0.0, "float32", lanes), tir.const(255.0, "float32", lanes)
+            return tir.cast(tir.cast(tir.clamp(rounded, low, high), "int32", lanes), "uint8", lanes)
+
+        return convert
+
+    def outer(o: tir.Expr) -> list[tir.Statement]:
+        written: list[tir.Statement] = []
+        to = o * sum(runs)
+        for part, run in enumerate(runs):
+            convert = converted(part) if part in requantized else None
+            written += moves.copy(
+                target, sources[part], o * run, views["output"], to, run, itemsize=itemsize,
+                convert=convert,
+            )  # fmt: skip
+            to = to + run
+        return written
+
+    outers = math.prod(kernel.output.shape[:axis])
+    body = tir.loop(outers, outer, name="o", parallel=_parallel(kernel, target) and outers > 1)
+
+    def pack(constants: Constants) -> tuple[Array, ...]:
+        if not requantized:
+            return ()
+        names = [*(f"input{i}" for i in range(count)), "output"]
+        pairs = [[constants[f"{n}_scale"], constants[f"{n}_zero_point"]] for n in names]
+        return (np.array(pairs, np.float32).ravel(),)
+
+    return KernelCode(
+        function=parameters.function(body), operands=tuple(operands.values()), pack=pack
+    )
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """Where an axis of the output comes from: `count` positions from `first`, each from `source`.
+
+    `source` of an offset within the side is a position of the input; None where it is padding.
+    """
+
+    first: int
+    count: int
+    source: Callable[[tir.Expr], tir.Expr] | None
+
+
+def _sides(mode: str, before: int, extent: int, after: int) -> list[_Side]:
+    """Left padding, the input itself, right padding."""
+    left: Callable[[tir.Expr], tir.Expr] | None = None
+    right: Callable[[tir.Expr], tir.Expr] | None = None
+    match mode:
+        case "reflect":
+            left, right = (lambda i: before - i), (lambda i: extent - 2 - i)
+        case "edge":
+            left, right = (lambda _: tir.const(0)), (lambda _: tir.const(extent - 1))
+        case "wrap":
+            left, right = (lambda i: extent - before + i), (lambda i: i)
+    sides = [
+        _Side(first=0, count=before, source=left),
+        _Side(first=before, count=extent, source=lambda i: i),
+        _Side(first=before + extent, count=after, source=right),
+    ]
+    return [side for side in sides if side.count]
+
+
+def _pad(kernel: Kernel, target: Target) -> KernelCode:
+    """Padding `before` and behind each axis up to the output's shape, in the mode it says.
+
+    Constant padding has the operand ``value``, one element.
+    """
+    source, shape = kernel.inputs[0].shape, kernel.output.shape
+    before, mode = integers(kernel, "before"), str(kernel.attribute("mode"))
+    dtype = kernel.output.dtype
+    operands = {}
+    if mode == "constant":
+        operands["value"] = TensorType(shape=(1,), dtype=dtype)
+    parameters = signature(kernel, operands)
+    views = parameters.views
+    itemsize = np.dtype(dtype).itemsize
+    lanes = moves.widest(target, itemsize)
+    padded = [i for i in range(len(shape)) if shape[i] != source[i]]
+    last = padded[-1] if padded else 0
+    read_strides, strides = _strides(source), _strides(shape)
+
+    def along(axis: int, read: tir.Expr, to: tir.Expr) -> list[tir.Statement]:
+        written: list[tir.Statement] = []
+        after = shape[axis] - before[axis] - source[axis]
+        for side in _sides(mode, before[axis], source[axis], after):
+            start = to + side.first * strides[axis]
+            if side.source is None:
+                value = tir.load(views["value"], tir.const(0))
+                written += moves.fill(
+                    views["output"], start, side.count * strides[axis], value, lanes=lanes
+                )
+            elif axis == last and side.first == before[axis]:
+                written += moves.copy(
+                    target, views["input"], read, views["output"], start,
+                    side.count * strides[axis], itemsize=itemsize,
+                )  # fmt: skip
+            else:
+                written += tir.loop(
+                    side.count,
+                    lambda i, side=side, start=start: element(axis, read, start, i, side),
+                    name=f"i{axis}",
+                    parallel=axis == outermost and _parallel(kernel, target),
+                )
+        return written
+
+    def element(
+        axis: int, read: tir.Expr, to: tir.Expr, i: tir.Expr, side: _Side
+    ) -> list[tir.Statement]:
+        assert side.source is not None
+        read, to = read + side.source(i) * read_strides[axis], to + i * strides[axis]
+        if axis < last:
+            return along(axis + 1, read, to)
+        return moves.copy(
+            target, views["input"], read, views["output"], to, strides[axis], itemsize=itemsize
+        )
+
+    outermost = next((i for i, extent in enumerate(shape) if extent > 1), 0)
+    body = along(0, tir.const(0), tir.const(0))
+
+    def pack(constants: Constants) -> tuple[Array, ...]:
+        if mode != "constant":
+            return ()
+        return (np.asarray(constants["value"], dtype).reshape(1),)
+
+    return KernelCode(
+        function=parameters.function(body), operands=tuple(operands.values()), pack=pack
+    )
