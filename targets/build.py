@@ -23,6 +23,9 @@ from millifit.targets.network import Array, TensorType
 from millifit.targets.program import Call, Program
 from millifit.targets.target import Target
 
+# Tensors by copy, place among the operands (-1: the output) and type.
+MadeTensors = dict[tuple[int, int, TensorType], Any]
+
 _LARGEST_LIBRARY_BYTES = 16 * 2**20  # weights are not in it
 
 
@@ -49,23 +52,33 @@ class BuiltKernel:
     function: Callable[..., Any]
     operand_types: tuple[TensorType, ...]
 
-    def operands(self, rng: np.random.Generator, working_set_bytes: int) -> list[tuple[Any, ...]]:
+    def operands(
+        self, rng: np.random.Generator, working_set_bytes: int, made: MadeTensors | None = None
+    ) -> list[tuple[Any, ...]]:
         """Argument tuples to call `function` with in turn.
 
         There are as many as it takes to hold `working_set_bytes` (at least 2, at most 64): real
-        activations, weights and outputs change between calls as they do in a network.
+        activations, weights and outputs change between calls as they do in a network. Tensors found
+        in `made` are used again, and new ones added to it: where memory lies decides part of a
+        kernel's time, so variants of one operator are timed on the same.
         """
         types = (*self.kernel.inputs, *self.operand_types)
         size = sum(t.bytes for t in types) + self.kernel.output.bytes
         copies = min(64, max(2, math.ceil(working_set_bytes / size)))
-        return [self._arguments(rng, types) for _ in range(copies)]
+        made = {} if made is None else made
+        return [self._arguments(rng, types, copy, made) for copy in range(copies)]
 
-    def _arguments(self, rng: np.random.Generator, types: Sequence[TensorType]) -> tuple[Any, ...]:
+    def _arguments(
+        self, rng: np.random.Generator, types: Sequence[TensorType], copy: int, made: MadeTensors
+    ) -> tuple[Any, ...]:
         import tvm
 
-        values = [_random(rng, t) for t in types]
-        values.append(np.zeros(self.kernel.output.shape, self.kernel.output.dtype))
-        return tuple(tvm.runtime.tensor(value) for value in values)
+        places = [*enumerate(types), (-1, self.kernel.output)]
+        for place, kind in places:
+            if (copy, place, kind) not in made:
+                value = _random(rng, kind) if place >= 0 else np.zeros(kind.shape, kind.dtype)
+                made[copy, place, kind] = tvm.runtime.tensor(value)
+        return tuple(made[copy, place, kind] for place, kind in places)
 
 
 def _random(rng: np.random.Generator, kind: TensorType) -> Array:

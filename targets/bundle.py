@@ -19,7 +19,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Manifest:
     weights: tuple[TensorType, ...]
     files: Mapping[str, str]
     details: Mapping[str, Any]
+    tuned: tuple[Mapping[str, Any], ...] = ()  # see Program.tuned
 
 
 def write_bundle(
@@ -84,7 +85,7 @@ def write_bundle(
             weights=tuple(
                 TensorType(shape=w.shape, dtype=str(w.dtype)) for w in compiled.weights
             ),
-            files={}, details=dict(details),
+            files={}, details=dict(details), tuned=program.tuned,
         )  # fmt: skip
         golden: dict[str, Any] = {"input": golden_input}
         if runs_here(target) is None:
@@ -168,7 +169,7 @@ def read_manifest(path: Path) -> Manifest:
             name=plain["name"], target=Target(**target), versions=plain["versions"],
             input=_tensor(plain["input"]), outputs=tuple(map(_tensor, plain["outputs"])),
             weights=tuple(map(_tensor, plain["weights"])), files=dict(plain["files"]),
-            details=dict(plain["details"]),
+            details=dict(plain["details"]), tuned=tuple(plain.get("tuned", ())),
         )  # fmt: skip
     except OSError as error:
         raise BundleError(
@@ -249,6 +250,21 @@ class LoadedBundle:
         """Run once on the input set last; returns the runtime's own tensors."""
         return self._bound()
 
+    def observe(self, hear: Callable[[str, bool, tuple[Any, ...]], None]) -> None:
+        """Run once on the input set last; `hear` is told of every call of the runtime.
+
+        It gets the name of what is called, whether the call begins or ended, and its arguments.
+        """
+
+        def instrument(_called: Any, name: str, begins: bool, _made: Any, *given: Any) -> None:
+            hear(name, begins, given)
+
+        self._machine.set_instrument(instrument)
+        try:
+            self._main(self._input, *self._weights)
+        finally:
+            self._machine.set_instrument(_silent)
+
     def run(self, x: Array) -> tuple[Array, ...]:
         """Run on one input and return the outputs."""
         made = self._main(self._given(x), *self._weights)
@@ -266,6 +282,10 @@ class LoadedBundle:
                 f"got {tuple(x.shape)}: convert the input"
             )
         return tvm.runtime.tensor(np.ascontiguousarray(x, dtype=expected.dtype))
+
+
+def _silent(*_: Any) -> None:
+    """Hears nothing: the runtime cannot be without an instrument again once it had one."""
 
 
 def _load_library(path: Path) -> Any:

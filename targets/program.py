@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from millifit.targets.kernel import Kernel
+from millifit.targets.kernel import Choice, Kernel
 from millifit.targets.network import Array, TensorType
 
 
@@ -44,3 +45,23 @@ class Program:
     def without_rule(self) -> tuple[Call, ...]:
         """Calls of operators that have no schedule rule: they run, but slowly."""
         return tuple(call for call in self.calls if call.kernel.op == "onnx")
+
+    @property
+    def tuned(self) -> tuple[dict[str, Any], ...]:
+        """The kernels that are not scheduled by the rules alone, as plain JSON types."""
+        return tuple(
+            {"kernel": kernel.key, "op": kernel.op, "choice": dict(kernel.choice)}
+            for kernel in self.kernels
+            if kernel.choice
+        )
+
+    def with_choices(self, choices: Mapping[Kernel, Choice]) -> Program:
+        """The same program, its kernels scheduled by what tuning chose for them."""
+        return replace(
+            self, calls=tuple(replace(c, kernel=chosen(c.kernel, choices)) for c in self.calls)
+        )
+
+
+def chosen(kernel: Kernel, choices: Mapping[Kernel, Choice]) -> Kernel:
+    """A kernel with what tuning chose for it, if anything."""
+    return kernel.with_choice(choices[kernel]) if kernel in choices else kernel

@@ -23,7 +23,8 @@ class Recipe(BaseModel):
 
     `mean` and `std` give x = (raw - mean) / std, one value or one per channel. `budget` is "60%"
     of the baseline's measured latency or a time such as "8ms". `max_drop` is in points of accuracy
-    (1.0 is one image in a hundred; None: no limit). Paths are relative to the working directory.
+    (1.0 is one image in a hundred; None: no limit). `tune` is for how many seconds kernels are
+    tuned before anything is priced. Paths are relative to the working directory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class Recipe(BaseModel):
     prune: bool = True
     epochs: int | None = Field(default=None, ge=0)
     trials: int = Field(default=6, ge=1, le=1000)
+    tune: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     demo: bool = False
 
     @field_validator("mean", "std", "input_shape", mode="before")

@@ -23,25 +23,47 @@ _OVERHEAD_REPEATS = 7
 Operands = Sequence[Sequence[Any]]
 
 
-def time_kernel(kernel: Kernel, target: Target, policy: TimingPolicy, *, seed: int) -> Samples:
-    """Compile `kernel` for `target`, which must be this machine, and time it under `policy`.
+class KernelBench:
+    """Compiles kernels for this machine and times them.
 
-    A sample is the time inside the kernel: what it costs to call it from Python is measured with an
-    empty kernel of as many operands and subtracted. Raises CompileError where the code cannot be
-    generated.
+    What belongs to one operator is kept until another one comes, so that variants of it (the same
+    kernel with other choices) can be timed in turn without compiling anything twice.
     """
-    from millifit.targets.build import build_kernel
 
-    built = build_kernel(kernel, target)
-    operands = built.operands(np.random.default_rng(seed), policy.working_set_bytes)
-    overhead_s = _call_overhead_s(len(operands[0]))
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return sample(repeat(built.function, operands, overhead_s=overhead_s), policy)
-    finally:
-        if collecting:
-            gc.enable()
+    def __init__(self) -> None:
+        self._subject: tuple[object, ...] = ()
+        self._runs: dict[Kernel, Callable[[int], float]] = {}
+        self._made: dict[Any, Any] = {}
+
+    def time(self, kernel: Kernel, target: Target, policy: TimingPolicy, *, seed: int) -> Samples:
+        """Samples of a kernel on `target`, which must be this machine, under `policy`.
+
+        A sample is the time inside the kernel: what it costs to call it from Python is measured
+        with an empty kernel of as many operands and subtracted. Raises CompileError where the code
+        cannot be generated.
+        """
+        subject = (kernel.with_choice(()), target, policy.working_set_bytes, seed)
+        if subject != self._subject:
+            self._subject, self._runs, self._made = subject, {}, {}
+        if kernel not in self._runs:
+            self._runs[kernel] = self._ready(kernel, target, policy, seed)
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return sample(self._runs[kernel], policy)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _ready(
+        self, kernel: Kernel, target: Target, policy: TimingPolicy, seed: int
+    ) -> Callable[[int], float]:
+        from millifit.targets.build import build_kernel
+
+        built = build_kernel(kernel, target)
+        rng = np.random.default_rng(seed)
+        operands = built.operands(rng, policy.working_set_bytes, self._made)
+        return repeat(built.function, operands, overhead_s=_call_overhead_s(len(operands[0])))
 
 
 def repeat(

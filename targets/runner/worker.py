@@ -22,6 +22,7 @@ import numpy as np
 from millifit.errors import MeasurementError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array
+from millifit.targets.runner.kernel_timing import KernelBench
 from millifit.targets.runner.network_timing import NetworkTimingPolicy
 from millifit.targets.target import Target
 from millifit.targets.timing import TimingPolicy
@@ -32,9 +33,10 @@ OpenNetwork = Callable[[Path, Array, int], Infer]  # of a file, an input and a n
 
 
 class Worker:
-    """Answers requests; holds the network it was asked to load."""
+    """Answers requests; holds the network it was asked to load, or the operator it times."""
 
     def __init__(self) -> None:
+        self._bench = KernelBench()
         self._infer: Infer | None = None
         self._resident_bytes = 0
 
@@ -45,7 +47,7 @@ class Worker:
                 _prepare()
                 return None
             case "time_kernel":
-                return _time_kernel(request)
+                return self._time_kernel(request)
             case "load":
                 self._load(request)
                 return None
@@ -55,6 +57,15 @@ class Worker:
                 return self._memory()
             case unknown:
                 raise MeasurementError(f"unknown request {unknown!r}")
+
+    def _time_kernel(self, request: Request) -> list[float]:
+        samples = self._bench.time(
+            Kernel.from_dict(request["kernel"]),
+            _target(request["target"]),
+            TimingPolicy(**request["policy"]),
+            seed=request["seed"],
+        )
+        return list(samples.run_s)
 
     def _load(self, request: Request) -> None:
         open_network = _IMPORTS[request["kind"]]()
@@ -114,18 +125,6 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
 
 def _prepare() -> None:
     import millifit.targets.build  # noqa: F401 - loads the compiler before the first deadline runs
-
-
-def _time_kernel(request: Request) -> list[float]:
-    from millifit.targets.runner.kernel_timing import time_kernel
-
-    samples = time_kernel(
-        Kernel.from_dict(request["kernel"]),
-        _target(request["target"]),
-        TimingPolicy(**request["policy"]),
-        seed=request["seed"],
-    )
-    return list(samples.run_s)
 
 
 def _target(plain: Mapping[str, Any]) -> Target:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from millifit.cli import options
-from millifit.cli.output import bars, show, show_facts, write_json
+from millifit.cli.output import bars, show, show_facts, show_tuning, write_json
 
 
 def compile_bundles(
@@ -19,6 +19,8 @@ def compile_bundles(
         typer.Option("--target", help="Give it once for every target; 'local' unless given."),
     ] = None,
     threads: options.Threads = None,
+    tune: options.Tune = None,
+    store: options.Store = None,
     input_shape: options.InputShape = None,
     json: options.JsonFile = None,
 ) -> None:
@@ -28,11 +30,15 @@ def compile_bundles(
     Examples:
     millifit compile small.onnx --out bundles/
     millifit compile small.onnx --target local --target rpi4 --threads 4 --out bundles/
+    millifit compile small.onnx --tune 30 --out bundles/
     """
     from millifit import pipeline
     from millifit.recipe import resolve_recipe
 
-    given = {"model": model, "threads": threads, "input_shape": input_shape}
+    given = {
+        "model": model, "threads": threads, "input_shape": input_shape, "tune": tune,
+        "store": store,
+    }  # fmt: skip
     settings = resolve_recipe(flags={k: v for k, v in given.items() if v is not None})
     found = pipeline.compile_model(
         model,
@@ -40,9 +46,13 @@ def compile_bundles(
         threads=settings.threads,
         out=out,
         input_shape=settings.input_shape,
+        store=settings.store,
+        tune=settings.tune,
         progress=bars(),
     )
     write_json(found, json)
+    for bundle in found["bundles"]:
+        show_tuning(bundle["tuning"])
     show(f"Bundles: {out}")
 
 

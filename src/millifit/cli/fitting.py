@@ -33,6 +33,7 @@ def fit(
     trials: options.Trials = None,
     run: options.RunFolder = None,
     store: options.Store = None,
+    tune: options.Tune = None,
     seed: options.Seed = None,
     json: options.JsonFile = None,
 ) -> None:
@@ -47,13 +48,14 @@ def fit(
     millifit fit net.onnx --data images/ --budget 60% --max-drop 1.0
     millifit fit net.onnx --data val.npz --mean 127.5 --std 127.5 --budget 8ms --threads 2
     millifit fit my.nets:tiny --data my.data:digits --run runs/tiny
+    millifit fit net.onnx --data images/ --budget 60% --tune 60
     millifit fit --recipe runs/tiny/recipe.yaml
     """
     flags = {
         "model": model, "demo": demo, "data": data, "calibration": calibration, "mean": mean,
         "std": std, "input_shape": input_shape, "target": target, "threads": threads,
         "budget": budget, "max_drop": max_drop, "prune": prune, "epochs": epochs,
-        "trials": trials, "run": run, "store": store, "seed": seed,
+        "trials": trials, "run": run, "store": store, "tune": tune, "seed": seed,
     }  # fmt: skip
     settings = _recipe(recipe, flags)
     from millifit import pipeline
@@ -86,6 +88,7 @@ def search(
     trials: options.Trials = None,
     run: options.RunFolder = None,
     store: options.Store = None,
+    tune: options.Tune = None,
     seed: options.Seed = None,
     json: options.JsonFile = None,
 ) -> None:
@@ -100,7 +103,7 @@ def search(
         "model": model, "demo": demo, "data": data, "calibration": calibration, "mean": mean,
         "std": std, "input_shape": input_shape, "target": target, "threads": threads,
         "budget": budget, "max_drop": max_drop, "prune": prune, "epochs": epochs,
-        "trials": trials, "run": run, "store": store, "seed": seed,
+        "trials": trials, "run": run, "store": store, "tune": tune, "seed": seed,
     }  # fmt: skip
     settings = _recipe(recipe, flags)
     from millifit import pipeline

@@ -77,6 +77,15 @@ Epochs = Annotated[
 Trials = Annotated[
     int | None, typer.Option("--trials", min=1, help="Most networks to compile and measure.")
 ]
+Tune = Annotated[
+    float | None,
+    typer.Option(
+        "--tune",
+        metavar="SECONDS",
+        min=0,
+        help="Try other tiles than the rules' on this machine; what wins is kept and used.",
+    ),
+]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")
 ]

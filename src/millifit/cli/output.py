@@ -58,6 +58,25 @@ def _readable(key: str, value: Any) -> str:
     return str(value)
 
 
+def show_tuning(report: Mapping[str, Any] | None) -> None:
+    """Print the kernels that beat their rule, if any were tuned."""
+    if report is None or not report["tuned"]:
+        return
+    rows = [
+        (
+            row["op"],
+            row["precision"],
+            "x".join(map(str, row["shape"])),
+            ", ".join(f"{name} {value}" for name, value in row["choice"].items()),
+            f"{row['by_rule_s'] * 1e3:.4g}",
+            f"{row['tuned_s'] * 1e3:.4g}",
+            f"{row['gain']:.2f}",
+        )
+        for row in sorted(report["tuned"], key=lambda row: -row["gain"])
+    ]
+    show_table(("operator", "precision", "output", "choice", "rule ms", "tuned ms", "gain"), rows)
+
+
 def write_json(value: object, path: Path | None) -> None:
     """Write `value` to `path`, where one was given."""
     if path is not None:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from millifit.cli import options
-from millifit.cli.output import bars, show, show_facts, show_table, write_json
+from millifit.cli.output import bars, show, show_facts, show_table, show_tuning, write_json
 from millifit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def measure(
     target: options.TargetName = None,
     threads: options.Threads = None,
     store: options.Store = None,
+    tune: options.Tune = None,
     input_shape: options.InputShape = None,
     seed: options.Seed = None,
     json: options.JsonFile = None,
@@ -64,7 +65,7 @@ def measure(
 
     given = {
         "target": target, "threads": threads, "store": store, "input_shape": input_shape,
-        "seed": seed,
+        "tune": tune, "seed": seed,
     }  # fmt: skip
     flags = {key: value for key, value in given.items() if value is not None}
     settings = resolve_recipe(flags={"model": model} | flags)
@@ -76,9 +77,11 @@ def measure(
         input_shape=settings.input_shape,
         progress=bars(),
         seed=settings.seed,
+        tune=settings.tune,
     )
     write_json(found, json)
-    show_facts(found)
+    show_tuning(found["tuning"])
+    show_facts({name: value for name, value in found.items() if name != "tuning"})
 
 
 @profile.command("show")

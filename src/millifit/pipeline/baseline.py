@@ -18,7 +18,6 @@ from millifit.pipeline.bundles import (
 )
 from millifit.pipeline.pricing import Prices
 from millifit.pipeline.workbench import Workbench, sample_input
-from millifit.targets.lower import lower
 from millifit.targets.program import Program
 from millifit.targets.runner.network_timing import Contender
 from millifit.targets.timing import Samples
@@ -37,7 +36,7 @@ class Baseline:
 
 def measure_baseline(bench: Workbench, prices: Prices) -> Baseline:
     """Compile, validate, profile and time the baseline; what was found before is kept."""
-    program = lower(bench.network, bench.target)
+    program = bench.lower(bench.network)
     for call in program.without_rule:
         bench.progress.note(
             f"operator '{call.kernel.attribute('operator')}' of node '{call.nodes[0]}' has no "

@@ -36,7 +36,10 @@ def ensure_bundle(
     golden_input: Floats,
     details: Mapping[str, Any],
 ) -> Path:
-    """The bundle at `path`; compiled unless a whole one of the same code and target is there."""
+    """The bundle at `path`; compiled unless a whole one of the same code and target is there.
+
+    The same code: the same versions, and the same choices of tuned kernels.
+    """
     versions = code_versions()
     if path.exists():
         try:
@@ -44,7 +47,8 @@ def ensure_bundle(
             check_files(path, manifest)
         except BundleError:
             manifest = None  # damaged: made again
-        if manifest is not None and (manifest.versions, manifest.target) == (versions, target):
+        wanted = (versions, target, program.tuned)
+        if manifest and (manifest.versions, manifest.target, manifest.tuned) == wanted:
             return path
     write_bundle(
         path, program=program, target=target, versions=versions, golden_input=golden_input,

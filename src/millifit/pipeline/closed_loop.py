@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from millifit.compress.plan import Plan
 from millifit.errors import BudgetInfeasible
 from millifit.pipeline.baseline import Baseline, measure_baseline
+from millifit.pipeline.device import programs_of
 from millifit.pipeline.final import Final, measure_final
 from millifit.pipeline.losses import find_choices, find_losses
 from millifit.pipeline.pricing import Prices, working_bytes
 from millifit.pipeline.trials import Evaluator, new_evaluator
+from millifit.pipeline.tuning import settled
 from millifit.pipeline.workbench import Workbench
 from millifit.search.budget import Budget, Limits, parse_budget
 from millifit.search.explain import ExplainedInfeasible
@@ -114,7 +116,11 @@ class ClosedLoop:
 
 
 def prepare(bench: Workbench) -> ClosedLoop:
-    """Measure the baseline, price every choice and find its loss; stages done before are kept."""
+    """Tune if asked to, measure the baseline, price every choice and find its loss.
+
+    Stages done before are kept.
+    """
+    bench = settled(bench, lambda: programs_of(bench.network, bench.target, bench.recipe.seed))
     recipe = bench.recipe
     drop = None if recipe.max_drop is None else recipe.max_drop / 100
     budget = parse_budget(recipe.budget, max_accuracy_drop=drop)
@@ -125,6 +131,7 @@ def prepare(bench: Workbench) -> ClosedLoop:
         timer=bench.timer,
         progress=bench.progress,
         seed=recipe.seed,
+        choices=bench.choices,
     )
     with bench.stage("baseline"):
         baseline = measure_baseline(bench, prices)

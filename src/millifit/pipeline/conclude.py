@@ -19,7 +19,6 @@ from millifit.pipeline.trials import Evaluator, files_of
 from millifit.pipeline.workbench import Workbench, plain_interval
 from millifit.search.budget import Budget
 from millifit.search.trial import Trial
-from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.program import Program
 from millifit.targets.runner.environment import describe_environment
@@ -44,7 +43,7 @@ def conclude(
     write_atomically(folder / "compressed.onnx", files.network.read_bytes())
     bench.folder.write("plan.json", best.plan.to_dict())
     _place(files.bundle, folder / "bundle")
-    program = lower(network, bench.target)
+    program = bench.lower(network)
     prices.measure(program.kernels)
     timed = final.timed
     int8 = timed.get("onnxruntime_int8")
@@ -85,6 +84,7 @@ def conclude(
             "compressed": prices.rows(program),
         },
         "without_rule": without_rule(program),
+        "tuning": bench.folder.read("tuning.json")["report"],
         "environment": describe_environment(),
         "stages": [
             {"name": name, "seconds": seconds}

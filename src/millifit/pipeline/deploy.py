@@ -23,9 +23,13 @@ from millifit.pipeline.bundles import (
 )
 from millifit.pipeline.conclude import interval_of, layer_rows, without_rule
 from millifit.pipeline.final import compare
+from millifit.pipeline.pricing import working_bytes
+from millifit.pipeline.tuning import stored_choices, tune_programs
 from millifit.pipeline.workbench import (
     Timer,
     classes_of,
+    local_target,
+    open_store,
     preprocessing_of,
     timing,
 )
@@ -143,17 +147,36 @@ def compile_model(
     out: Path,
     threads: int = 1,
     input_shape: Shape = None,
+    store: str | None = None,
+    tune: float | None = None,
     progress: Progress = SILENT,
+    timer: Timer | None = None,
 ) -> dict[str, Any]:
-    """Write a bundle for every target into ``out/TARGET``."""
+    """Write a bundle for every target into ``out/TARGET``.
+
+    Kernels that were tuned on a target, according to the `store`, are compiled as they won. With
+    `tune` the network's kernels are tuned first, for so many seconds on each target; TargetError
+    where one cannot be reached from here.
+    """
     network = load_model(model, input_shape=input_shape).network
-    devices = [find_target(name, threads=threads) for name in dict.fromkeys(targets)]
+    find = find_target if tune is None else local_target
+    devices = [find(name, threads=threads) for name in dict.fromkeys(targets)]
+    programs = {device: lower(network, device) for device in devices}
+    kept = open_store(store)
+    reports = {}
+    if tune is not None:
+        with timing(timer, progress) as chosen:
+            for device, program in programs.items():
+                reports[device] = tune_programs(
+                    {"network": program}, target=device, network_bytes=working_bytes(network),
+                    store=kept, timer=chosen, seconds=tune, progress=progress, seed=0,
+                )  # fmt: skip
     shape = network.types[network.inputs[0]].shape
     golden = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     bundles = []
     with progress.stage("compile", len(devices)) as advance:
         for device in devices:
-            program = lower(network, device)
+            program = programs[device].with_choices(stored_choices(kept, device))
             path = out / device.name
             write_bundle(
                 path, program=program, target=device, versions=code_versions(),
@@ -166,6 +189,8 @@ def compile_model(
                     "size_bytes": bundle_bytes(path),
                     "kernels": len(program.kernels),
                     "without_rule": without_rule(program),
+                    "tuned": len(program.tuned),
+                    "tuning": reports.get(device),
                 }
             )
             advance(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from millifit.latency_models.network import NetworkModel
 from millifit.models import load_model
 from millifit.pipeline.conclude import without_rule
 from millifit.pipeline.pricing import Prices, working_bytes
+from millifit.pipeline.tuning import stored_choices, tune_programs
 from millifit.pipeline.workbench import (
     Timer,
     local_target,
@@ -18,11 +18,9 @@ from millifit.pipeline.workbench import (
     plain_interval,
     timing,
 )
-from millifit.profiler.measurement import Measurement
 from millifit.profiler.store import default_store_path
 from millifit.progress import SILENT, Progress
 from millifit.targets.catalog import find_target
-from millifit.targets.kernel import Kernel
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.program import Program
@@ -41,38 +39,54 @@ def profile(
     input_shape: Shape = None,
     progress: Progress = SILENT,
     seed: int = 0,
+    tune: float | None = None,
     timer: Timer | None = None,
 ) -> dict[str, Any]:
     """Measure the kernels of a model in fp32 and in int8 on a target; resumes.
 
     The int8 kernels are those of the network quantized throughout; their time does not depend on
-    the scales, so no data is needed.
+    the scales, so no data is needed. With `tune` its kernels are tuned first, for so many seconds.
     """
     network = load_model(model, input_shape=input_shape).network
     device = local_target(target, threads)
-    programs = [lower(network, device)]
-    if "int8" in device.precisions:
-        programs.append(lower(_quantized_anyhow(network, device, seed), device))
-    prices, total = _measured(programs, network, device, store, progress, seed, timer)
+    programs = programs_of(network, device, seed)
+    kept = open_store(store)
+    with timing(timer, progress) as chosen:
+        report = None
+        if tune is not None:
+            report = tune_programs(
+                programs, target=device, network_bytes=working_bytes(network), store=kept,
+                timer=chosen, seconds=tune, progress=progress, seed=seed,
+            )  # fmt: skip
+        prices = Prices(
+            target=device, network_bytes=working_bytes(network), store=kept, timer=chosen,
+            progress=progress, seed=seed, choices=stored_choices(kept, device),
+        )  # fmt: skip
+        total = prices.measure([k for program in programs.values() for k in program.kernels])
     failures = [
         {"kernel": kernel.op, "reason": each.outcome.reason}
         for kernel, each in total.items()
         if isinstance(each.outcome, Failed)
     ]
-    sums = {
-        name: prices.sum_of(program)
-        for name, program in zip(("fp32", "int8"), programs, strict=False)
-    }
     return {
         "model": network.name,
         "target": device.name,
         "threads": threads,
         "kernels": len(total),
         "failed": failures,
-        "sum_of_kernels_s": sums,
-        "without_rule": without_rule(programs[0]),
+        "sum_of_kernels_s": {name: prices.sum_of(each) for name, each in programs.items()},
+        "without_rule": without_rule(programs["fp32"]),
+        "tuning": report,
         "store": str(store or default_store_path()),
     }
+
+
+def programs_of(network: Network, device: Target, seed: int) -> dict[str, Program]:
+    """A network's program in every precision, its layers all in the same one."""
+    programs = {"fp32": lower(network, device)}
+    if "int8" in device.precisions:
+        programs["int8"] = lower(_quantized_anyhow(network, device, seed), device)
+    return programs
 
 
 def _quantized_anyhow(network: Network, device: Target, seed: int) -> Network:
@@ -84,24 +98,6 @@ def _quantized_anyhow(network: Network, device: Target, seed: int) -> Network:
     x = np.random.default_rng(seed).standard_normal((2, *shape[1:])).astype(np.float32)
     ranges = calibrate(network, x, method="min_max")
     return quantize(network, quantizable(network), ranges, weight_bits=device.weight_bits)
-
-
-def _measured(
-    programs: list[Program],
-    network: Network,
-    device: Target,
-    store: str | None,
-    progress: Progress,
-    seed: int,
-    timer: Timer | None,
-) -> tuple[Prices, Mapping[Kernel, Measurement]]:
-    """Prices of all kernels of some programs, measured, and the measurements."""
-    with timing(timer, progress) as chosen:
-        prices = Prices(
-            target=device, network_bytes=working_bytes(network), store=open_store(store),
-            timer=chosen, progress=progress, seed=seed,
-        )  # fmt: skip
-        return prices, prices.measure([k for program in programs for k in program.kernels])
 
 
 def predict(
@@ -122,9 +118,10 @@ def predict(
     network = load_model(model, input_shape=input_shape).network
     device = find_target(target, threads=threads)
     program = lower(network, device)
+    kept = open_store(store)
     prices = Prices.stored(
-        target=device, network_bytes=working_bytes(network), store=open_store(store),
-        progress=progress, seed=seed,
+        target=device, network_bytes=working_bytes(network), store=kept, progress=progress,
+        seed=seed, choices=stored_choices(kept, device),
     )  # fmt: skip
     whole = NetworkModel().predict(prices.of_calls(program))
     rows = prices.rows(program)

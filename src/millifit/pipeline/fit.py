@@ -45,7 +45,14 @@ def fit(
         found = prepare(bench)
         best, final, trials = found.best_and_final()
         result = conclude(
-            bench, found.prices, found.baseline, found.evaluator, found.budget, trials, best, final
+            found.bench,
+            found.prices,
+            found.baseline,
+            found.evaluator,
+            found.budget,
+            trials,
+            best,
+            final,
         )
         _report(bench, result)
         bench.folder.write("result.json", result)

@@ -14,12 +14,14 @@ from millifit.profiler.measurement import Measurement
 from millifit.profiler.store import Store
 from millifit.profiler.sweep import measure, policy_for
 from millifit.progress import Progress
-from millifit.targets.kernel import Kernel
+from millifit.targets.kernel import Choice, Kernel
 from millifit.targets.network import Network
-from millifit.targets.program import Program
+from millifit.targets.program import Program, chosen
 from millifit.targets.runner.environment import code_versions
 from millifit.targets.target import Target
 from millifit.targets.timing import Failed, KernelTimer, Samples, TimingPolicy
+
+_BY_RULE: Mapping[Kernel, Choice] = {}
 
 
 class Prices:
@@ -34,19 +36,29 @@ class Prices:
         timer: KernelTimer,
         progress: Progress,
         seed: int,
+        choices: Mapping[Kernel, Choice] = _BY_RULE,
     ) -> None:
+        """`choices` are those of tuned kernels: they are priced as they will run."""
         self._target = target
         self._policy = policy_for(target, network_bytes)
         self._store = store
         self._timer = timer
         self._progress = progress
         self._seed = seed
+        self._choices = choices
         self._measured: dict[Kernel, Measurement] = {}
         self._table: LatencyTable | None = None
 
     @classmethod
     def stored(
-        cls, *, target: Target, network_bytes: int, store: Store, progress: Progress, seed: int
+        cls,
+        *,
+        target: Target,
+        network_bytes: int,
+        store: Store,
+        progress: Progress,
+        seed: int,
+        choices: Mapping[Kernel, Choice] = _BY_RULE,
     ) -> Self:
         """Prices from what the store already has of the target; nothing is measured."""
         prices = cls(
@@ -56,6 +68,7 @@ class Prices:
             timer=_NoTimer(),
             progress=progress,
             seed=seed,
+            choices=choices,
         )
         versions = code_versions()
         for each in store.measurements(target.key):
@@ -70,7 +83,8 @@ class Prices:
 
     def measure(self, kernels: Sequence[Kernel]) -> Mapping[Kernel, Measurement]:
         """Measure kernels, or find them in the store. Kernels that cost nothing are left out."""
-        wanted = [k for k in dict.fromkeys(kernels) if not is_free(k) and k not in self._measured]
+        asked = dict.fromkeys(chosen(kernel, self._choices) for kernel in kernels)
+        wanted = [k for k in asked if not is_free(k) and k not in self._measured]
         if wanted:
             self._measured |= measure(
                 wanted,
@@ -86,7 +100,7 @@ class Prices:
 
     def of(self, kernels: Sequence[Kernel]) -> list[Prediction | Failed]:
         """A price for each kernel, in order."""
-        return self._priced().price(kernels)
+        return self._priced().price([chosen(kernel, self._choices) for kernel in kernels])
 
     def seconds(self, kernel: Kernel) -> float:
         """A kernel's price; infinite where it does not run on the target."""

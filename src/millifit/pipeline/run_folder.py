@@ -16,7 +16,7 @@ from millifit.files import write_atomically
 
 _IDENTITY = "identity.json"
 # What a run writes before it has found anything, and what else it reads back.
-_BEFORE_BASELINE = ("baseline.onnx", "input.npy", "baseline")
+_BEFORE_BASELINE = ("baseline.onnx", "input.npy", "baseline", "tuning.json")
 _READ_BACK = (
     *_BEFORE_BASELINE,
     *("baseline.json", "int8.onnx", "sensitivity.json", "stages.json", "trials"),

@@ -26,7 +26,6 @@ from millifit.search.budget import Budget
 from millifit.search.trial import Trial, plan_key
 from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
-from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.runner.network_timing import Ratio, paired_ratio
 from millifit.targets.timing import Samples
@@ -78,7 +77,7 @@ class Evaluator:
         """Compress, compile, validate and time `plan`, and append it to the run's records."""
         files = files_of(self._bench, plan)
         network = self.network(plan)
-        program = lower(network, self._bench.target)
+        program = self._bench.lower(network)
         self._prices.measure(program.kernels)
         calls = self._prices.of_calls(program)
         believed = self.model.predict(calls)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,10 @@ from millifit.recipe import Recipe
 from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
+from millifit.targets.kernel import Choice, Kernel
+from millifit.targets.lower import lower
 from millifit.targets.network import Network
+from millifit.targets.program import Program
 from millifit.targets.runner.environment import code_versions
 from millifit.targets.runner.local_runner import LocalRunner
 from millifit.targets.runner.network_timing import NetworkTimer
@@ -50,6 +53,11 @@ class Workbench:
     store: Store
     timer: Timer
     progress: Progress
+    choices: Mapping[Kernel, Choice] = field(default_factory=dict)  # of tuned kernels
+
+    def lower(self, network: Network) -> Program:
+        """A network's program on the target, its kernels scheduled as tuning chose."""
+        return lower(network, self.target).with_choices(self.choices)
 
     @property
     def cores(self) -> int:
