@@ -20,7 +20,7 @@ _NORM_EPSILON = 1e-6
 def bert_mini(seed: int) -> onnx.ModelProto:
     """BERT-mini: 4 layers of width 256 (Turc et al., arXiv 1908.08962), 128 tokens.
 
-    The input holds token ids, none of them padding; the outputs are the pooled features ``(1, 256)``.
+    The input holds token ids, none of them padding; the output is the pooled state ``(1, 256)``.
     """
     tokens, hidden, vocabulary = 128, 256, 30522
     g = Graph("bert_mini", (1, tokens), seed=seed, opset=_OPSET)

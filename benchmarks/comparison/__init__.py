@@ -1,0 +1,1 @@
+"""What the comparison with ONNX Runtime measures beside latency, and how it is summed up."""
