@@ -100,7 +100,8 @@ def design(kernel: Kernel, target: Target) -> Design:
     orders = (0,) if streaming else (0, 1)
     parallel_macs = _PARALLEL_INTEGER_MACS if kernel.integer else _PARALLEL_MACS
     return Design(
-        kernel=kernel, shape=shape, dot=dot, tile=tile, lanes=target.fp32_lanes, staging=staging,
+        kernel=kernel, shape=shape, dot=dot, tile=tile, staging=staging,
+        lanes=target.vector_bits // dot.step.bits,
         tile_rows=tile_rows,
         panels_outside=bool(decided(kernel, "panels_outside", int(panels_outside), orders)),
         parallel=target.threads > 1 and shape.macs >= parallel_macs,
@@ -109,9 +110,9 @@ def design(kernel: Kernel, target: Target) -> Design:
 
 def _tile(kernel: Kernel, target: Target, shape: Shape, dot: Dot, *, columns: int) -> Tile:
     """The rule's tile, unless tuning chose another that the registers hold."""
-    tile = matrix_tile(target, rows=columns, channels=shape.outputs, temporaries=dot.temporaries)
+    tile = matrix_tile(target, rows=columns, channels=shape.outputs, step=dot.step)
     vectors = decided(kernel, "vectors", tile.vectors, range(1, 9))
-    free = target.vector_registers - vectors - 1 - dot.temporaries
+    free = target.vector_registers - vectors - 1 - dot.step.temporaries
     rows = decided(kernel, "rows", tile.rows, range(1, min(columns, free // vectors) + 1))
     return Tile(rows=rows, vectors=vectors)
 
@@ -197,9 +198,7 @@ def contraction_candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]
     """
     plan = design(kernel.with_choice(()), target)
     columns = plan.shape.out_width * plan.tile_rows
-    ranked = matrix_tiles(
-        target, rows=columns, channels=plan.shape.outputs, temporaries=plan.dot.temporaries
-    )
+    ranked = matrix_tiles(target, rows=columns, channels=plan.shape.outputs, step=plan.dot.step)
     tiles = [plan.tile]
     for tile in ranked[1:]:
         if sum(other.vectors == tile.vectors for other in tiles) < 2:

@@ -11,8 +11,9 @@ from millifit.targets.schedules import epilogue, tir
 from millifit.targets.schedules.code import signature
 from millifit.targets.schedules.contraction_plan import Design, Staging
 from millifit.targets.schedules.dot import stage
-from millifit.targets.schedules.mmla_tile import MmlaTile
 from millifit.targets.schedules.half import storage
+from millifit.targets.schedules.half_tile import HalfTile
+from millifit.targets.schedules.mmla_tile import MmlaTile
 from millifit.targets.schedules.register_tile import Panel, Place, RegisterTile
 
 
@@ -102,8 +103,7 @@ def _tiles(
 
     def group(g: tir.Expr) -> list[tir.Statement]:
         def tile(panel: Panel, place: Place) -> list[tir.Statement]:
-            kind = MmlaTile if plan.dot.rows == 2 else RegisterTile
-            return kind(
+            return _tile_of(plan)(
                 plan=plan, buffers=views, source=source, group=g, panel=panel, place=place
             ).code()
 
@@ -125,6 +125,12 @@ def _tiles(
         )
 
     return tir.loop(plan.shape.groups, group, name="group")
+
+
+def _tile_of(plan: Design) -> type[RegisterTile]:
+    if plan.dot.kind == "neon_i8mm":
+        return MmlaTile
+    return HalfTile if plan.dot.partial else RegisterTile
 
 
 def _for_panels(

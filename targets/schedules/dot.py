@@ -8,6 +8,7 @@ from typing import Literal
 from millifit.targets.kernel import Kernel
 from millifit.targets.schedules import tir
 from millifit.targets.schedules.half import dot_bf16, dot_bf16_definitions, storage
+from millifit.targets.schedules.tile import Step
 from millifit.targets.target import Target
 
 
@@ -35,6 +36,11 @@ class Dot:
     activation: str
     weight: str
     accumulator: str
+    group: int = 1
+    """Steps whose activations are loaded as one vector: where a multiply-add can take one lane of a
+    register as its operand, that saves loads, and broadcasts that would take arithmetic units."""
+    partial: str = ""
+    """Element type of partial sums, where it is not that of the accumulator."""
 
     @property
     def weight_register(self) -> str:
@@ -43,14 +49,15 @@ class Dot:
         return widened.get(self.kind, storage(self.weight))
 
     @property
-    def temporaries(self) -> int:
-        """Registers for products that are added in a second instruction."""
-        return 1 if self.kind in ("avx2_pmaddwd", "avx2_pmaddubsw", "neon_smull") else 0
-
-    @property
-    def rows(self) -> int:
-        """Output positions that one instruction computes: ``usmmla`` multiplies 2x8 by 8x2."""
-        return 2 if self.kind == "neon_i8mm" else 1
+    def step(self) -> Step:
+        """What a tile must know of it."""
+        two_instructions = self.kind in ("avx2_pmaddwd", "avx2_pmaddubsw", "neon_smull")
+        return Step(
+            temporaries=int(two_instructions),
+            bits=16 if self.partial == "float16" else 32,
+            group=self.group,
+            paired=self.kind == "neon_i8mm",
+        )
 
     @property
     def offset(self) -> int:
@@ -69,7 +76,7 @@ class Dot:
     @property
     def broadcast(self) -> str:
         """Type of one step's activations as a scalar."""
-        return {"fma": "float32", "neon_smull": "int16"}.get(self.kind, "int32")
+        return {"fma": self.activation, "neon_smull": "int16"}.get(self.kind, "int32")
 
 
 def dot_for(kernel: Kernel, target: Target) -> Dot:
@@ -86,9 +93,25 @@ def dot_for(kernel: Kernel, target: Target) -> Dot:
             weight="bfloat16",
             accumulator="float32",
         )
-    if kernel.precision == "fp32":
+    if kernel.precision == "fp16":
         return Dot(
-            kind="fma", unit=1, activation="float32", weight="float32", accumulator="float32"
+            kind="fma",
+            unit=1,
+            activation="float16",
+            weight="float16",
+            accumulator="float32",
+            group=8,
+            partial="float16",
+        )
+    if kernel.precision == "fp32":
+        group = 4 if target.triple.startswith("aarch64") else 1
+        return Dot(
+            kind="fma",
+            unit=1,
+            activation="float32",
+            weight="float32",
+            accumulator="float32",
+            group=group,
         )
     kind = target.dot_product
     if kind in ("avx512_vnni", "avx_vnni"):
@@ -104,10 +127,19 @@ def dot_for(kernel: Kernel, target: Target) -> Dot:
             )
         return Dot(kind=kind, unit=2, activation="int16", weight="int8", accumulator="int32")
     if kind in ("neon_smull", "neon_sdot"):
-        unit = 4 if kind == "neon_sdot" else 2
-        return Dot(kind=kind, unit=unit, activation="int8", weight="int8", accumulator="int32")
+        unit, group = (4, 4) if kind == "neon_sdot" else (2, 1)
+        return Dot(
+            kind=kind,
+            unit=unit,
+            activation="int8",
+            weight="int8",
+            accumulator="int32",
+            group=group,
+        )
     if kind == "neon_i8mm":
-        return Dot(kind=kind, unit=8, activation="uint8", weight="int8", accumulator="int32")
+        return Dot(
+            kind=kind, unit=8, activation="uint8", weight="int8", accumulator="int32", group=2
+        )
     return Dot(kind="widen", unit=1, activation="uint8", weight="int8", accumulator="int32")
 
 
@@ -127,14 +159,14 @@ def load_weights(dot: Dot, buffer: tir.Buffer, base: tir.Expr, lanes: int) -> ti
     return tir.cast(weights, dot.weight_register, lanes * dot.unit)
 
 
-def load_activation(dot: Dot, buffer: tir.Buffer, base: tir.Expr) -> tir.Expr:
-    """One step's activations as a scalar to broadcast: a float, or `unit` integers in 32 bits."""
-    value = tir.load(buffer, base, dot.unit)
+def load_activation(dot: Dot, buffer: tir.Buffer, base: tir.Expr, steps: int) -> tir.Expr:
+    """Activations of `steps` steps, each a scalar to broadcast: a float, or `unit` integers."""
+    value = tir.load(buffer, base, dot.unit * steps)
     if dot.kind == "fma":
         return value
     if dot.kind == "widen":
-        return value.astype("int32")
-    return tir.reinterpret(value, dot.broadcast, 1)
+        return tir.cast(value, "int32", steps)
+    return tir.reinterpret(value, dot.broadcast, steps)
 
 
 def multiply_add(
@@ -190,6 +222,6 @@ def _neon(dot: Dot, accumulator: tir.Expr, activation: tir.Expr, weights: tir.Ex
 def matrix_multiply_add(
     accumulator: tir.Expr, activations: tir.Expr, weights: tir.Expr
 ) -> tir.Expr:
-    """``usmmla``: 2 positions by 8 inputs, times 2 channels by 8 inputs; sums ``[position][channel]``."""
+    """``usmmla``: 8 inputs of 2 positions times those of 2 channels, ``[position][channel]``."""
     name = "llvm.aarch64.neon.usmmla.v4i32.v16i8"
     return tir.llvm(name, "int32", 4, accumulator, activations, weights)

@@ -31,34 +31,42 @@ class MmlaTile(RegisterTile):
         started = RegisterTile._start(self, accumulators)
         return [*started, *self._exchange(accumulators)]
 
-    def _step(
+    def _steps(
         self,
         accumulators: tir.Buffer,
         reads: list[tir.Expr],
-        ky: tir.Expr,
-        kx: tir.Expr,
-        k: tir.Expr,
+        reached: tuple[tir.Expr, tir.Expr],
+        count: int,
     ) -> list[tir.Statement]:
-        """8 inputs of every position and channel of the tile."""
+        """8 inputs of every position and channel, `count` times; activations are loaded first."""
         panel, unit = self.panel, self.plan.dot.unit
-        weights_at, read_at = self._reached(ky, kx, k)
+        weights_at, read_at = reached
         written: list[tir.Statement] = []
-        weights = []
-        for pair in range(panel.width // 2):
-            value = tir.load(self.buffers["weight"], weights_at + pair * 2 * unit, 2 * unit)
-            named, variable = tir.bind(f"w{pair}", value, "int8", 2 * unit)
+        loaded = []
+        for i, base in enumerate(reads):
+            value = tir.load(self.source, base + read_at, unit * count)
+            named, vector = tir.bind(f"a{i}", value, "uint8", unit * count)
             written.append(named)
-            weights.append(variable)
-        for i in range(0, self.held, 2):
-            rows = (reads[i], reads[min(i + 1, len(reads) - 1)])
-            both = [tir.load(self.source, row + read_at, unit) for row in rows]
-            value = tir.shuffle(both, range(2 * unit))
-            named, activations = tir.bind(f"a{i}", value, "uint8", 2 * unit)
-            written.append(named)
-            for pair, operand in enumerate(weights):
-                at = (i + pair % 2) * panel.width + pair // 2 * 4
-                total = matrix_multiply_add(tir.load(accumulators, at, 4), activations, operand)
-                written.append(tir.store(accumulators, at, total, 4))
+            loaded.append(vector)
+        for step in range(count):
+            weights = []
+            for pair in range(panel.width // 2):
+                at = weights_at + (step * panel.width + pair * 2) * unit
+                value = tir.load(self.buffers["weight"], at, 2 * unit)
+                named, variable = tir.bind(f"w{pair}", value, "int8", 2 * unit)
+                written.append(named)
+                weights.append(variable)
+            first = range(step * unit, (step + 1) * unit)
+            second = [count * unit + lane for lane in first]
+            for i in range(0, self.held, 2):
+                both = [loaded[i], loaded[min(i + 1, len(loaded) - 1)]]
+                value = tir.shuffle(both, [*first, *second])
+                named, activations = tir.bind(f"b{i}", value, "uint8", 2 * unit)
+                written.append(named)
+                for pair, operand in enumerate(weights):
+                    at = (i + pair % 2) * panel.width + pair // 2 * 4
+                    total = matrix_multiply_add(tir.load(accumulators, at, 4), activations, operand)
+                    written.append(tir.store(accumulators, at, total, 4))
         return written
 
     def _finish(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from millifit.targets.schedules import epilogue, tir
 from millifit.targets.schedules.contraction_plan import Design
 from millifit.targets.schedules.dot import load_activation, load_weights, multiply_add
@@ -48,6 +50,8 @@ class Place:
     source_row: tir.Expr
 
 
+_LINE_BYTES = 64
+
 # Stores an accumulator: position in the tile, offset in the panel, value, lanes.
 Store = Callable[[int, int, tir.Expr, int], list[tir.Statement]]
 
@@ -75,32 +79,45 @@ class RegisterTile:
 
     def code(self) -> list[tir.Statement]:
         """Accumulators, reduction and epilogue."""
-        plan, shape = self.plan, self.plan.shape
         allocation, accumulators = tir.scratch(
             "accumulators",
             self.held * self.panel.width,
-            plan.dot.accumulator,
+            self.plan.dot.accumulator,
             registers=True,
         )
         spots = [self._spot(i) for i in range(self.place.positions)]
         reads = [self._read_at(dy, column) for dy, column in spots]
-        reduction = tir.loop(
-            shape.kernel[0],
-            lambda ky: tir.loop(
-                shape.taps,
-                lambda kx: tir.loop(
-                    plan.steps, lambda k: self._step(accumulators, reads, ky, kx, k), name="k"
-                ),
-                name="kx",
-            ),
-            name="ky",
-        )
+
         return [
             allocation,
+            *self._prefetch(spots),
             *self._start(accumulators),
-            *reduction,
+            *self._reduction(accumulators, reads),
             *self._finish(accumulators, spots),
         ]
+
+    def _prefetch(self, spots: list[tuple[tir.Expr, tir.Expr]]) -> list[tir.Statement]:
+        """Fetch what the epilogue reads and writes while the reduction runs."""
+        if self.store is not None:
+            return []
+        written: list[tir.Statement] = []
+        for name in self.plan.prefetched:
+            buffer = self.buffers[name]
+            line = _LINE_BYTES // np.dtype(buffer.dtype).itemsize
+            for spot in spots:
+                start = self._written_at(spot)
+                written += [
+                    tir.prefetch(buffer, start + at, write=name == "output")
+                    for at in range(0, self.panel.valid, line)
+                ]
+        return written
+
+    def _written_at(self, spot: tuple[tir.Expr, tir.Expr]) -> tir.Expr:
+        """Where the outputs of a position start."""
+        shape, (dy, column) = self.plan.shape, spot
+        position = (self.place.y + dy) * shape.out_width + column
+        out = position * (shape.outputs * shape.groups) + self.group * shape.outputs
+        return out + self.panel.first
 
     def _spot(self, i: int) -> tuple[tir.Expr, tir.Expr]:
         """Row and column, from (y, 0), of the i-th position."""
@@ -133,33 +150,78 @@ class RegisterTile:
             ]
         return written
 
-    def _step(
+    def _reduction(self, sums: tir.Buffer, reads: list[tir.Expr]) -> list[tir.Statement]:
+        """All products, added to `sums`."""
+        return tir.loop(
+            self.plan.shape.kernel[0], lambda ky: self._kernel_row(sums, reads, ky), name="ky"
+        )
+
+    def _kernel_row(
+        self, sums: tir.Buffer, reads: list[tir.Expr], ky: tir.Expr
+    ) -> list[tir.Statement]:
+        return tir.loop(
+            self.plan.shape.taps,
+            lambda kx: self._run(sums, reads, ky, kx, 0, self.plan.steps),
+            name="kx",
+        )
+
+    def _run(
         self,
-        accumulators: tir.Buffer,
+        sums: tir.Buffer,
         reads: list[tir.Expr],
         ky: tir.Expr,
         kx: tir.Expr,
-        k: tir.Expr,
+        first: tir.Expr,
+        count: int,
     ) -> list[tir.Statement]:
-        """One dot product for every position and channel of the tile."""
+        """`count` of the steps of one run, from the `first`."""
+        group = self.plan.dot.group
+        whole, rest = divmod(count, group)
+
+        def steps(at: tir.Expr, together: int) -> list[tir.Statement]:
+            return self._steps(sums, reads, self._reached(ky, kx, first + at), together)
+
+        written = tir.loop(whole, lambda k: steps(k * group, group), name="k")
+        return written + tir.loop(rest, lambda k: steps(whole * group + k, 1), name="k")
+
+    def _steps(
+        self,
+        accumulators: tir.Buffer,
+        reads: list[tir.Expr],
+        reached: tuple[tir.Expr, tir.Expr],
+        count: int,
+    ) -> list[tir.Statement]:
+        """`count` dot products for every position and channel; their activations loaded at once."""
         dot, panel = self.plan.dot, self.panel
-        weights_at, read_at = self._reached(ky, kx, k)
+        weights_at, read_at = reached
         written: list[tir.Statement] = []
-        weights = []
-        for j, (lanes, offset) in enumerate(zip(panel.lanes, panel.offsets, strict=True)):
-            value = load_weights(dot, self.buffers["weight"], weights_at + offset * dot.unit, lanes)
-            named, variable = tir.bind(f"w{j}", value, dot.weight_register, lanes * dot.unit)
-            written.append(named)
-            weights.append(variable)
-        for i, base in enumerate(reads):
-            value = load_activation(dot, self.source, base + read_at)
-            named, activation = tir.bind(f"a{i}", value, dot.broadcast)
-            written.append(named)
+        loaded = []
+        if count > 1:
+            for i, base in enumerate(reads):
+                value = load_activation(dot, self.source, base + read_at, count)
+                named, vector = tir.bind(f"a{i}", value, dot.broadcast, count)
+                written.append(named)
+                loaded.append(vector)
+        for step in range(count):
+            weights = []
+            at = weights_at + step * (panel.width * dot.unit)
             for j, (lanes, offset) in enumerate(zip(panel.lanes, panel.offsets, strict=True)):
-                at = i * panel.width + offset
-                total = tir.load(accumulators, at, lanes)
-                total = multiply_add(dot, total, activation, weights[j], lanes)
-                written.append(tir.store(accumulators, at, total, lanes))
+                value = load_weights(dot, self.buffers["weight"], at + offset * dot.unit, lanes)
+                named, variable = tir.bind(f"w{j}", value, dot.weight_register, lanes * dot.unit)
+                written.append(named)
+                weights.append(variable)
+            for i, base in enumerate(reads):
+                if loaded:
+                    activation = tir.shuffle([loaded[i]], [step])
+                else:
+                    value = load_activation(dot, self.source, base + read_at, 1)
+                    named, activation = tir.bind(f"a{i}", value, dot.broadcast)
+                    written.append(named)
+                for j, (lanes, offset) in enumerate(zip(panel.lanes, panel.offsets, strict=True)):
+                    at_total = i * panel.width + offset
+                    total = tir.load(accumulators, at_total, lanes)
+                    total = multiply_add(dot, total, activation, weights[j], lanes)
+                    written.append(tir.store(accumulators, at_total, total, lanes))
         return written
 
     def _reached(self, ky: tir.Expr, kx: tir.Expr, k: tir.Expr) -> tuple[tir.Expr, tir.Expr]:
@@ -174,12 +236,10 @@ class RegisterTile:
         self, accumulators: tir.Buffer, spots: list[tuple[tir.Expr, tir.Expr]]
     ) -> list[tir.Statement]:
         """Epilogue and store of every vector."""
-        shape, panel = self.plan.shape, self.panel
+        panel = self.panel
         written: list[tir.Statement] = []
-        for i, (dy, column) in enumerate(spots):
-            position = (self.place.y + dy) * shape.out_width + column
-            out = position * (shape.outputs * shape.groups) + self.group * shape.outputs
-            out = out + panel.first
+        for i, spot in enumerate(spots):
+            out = self._written_at(spot)
             for lanes, offset in zip(panel.lanes, panel.offsets, strict=True):
                 value = tir.load(accumulators, i * panel.width + offset, lanes)
                 if self.store is not None:

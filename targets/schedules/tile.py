@@ -14,15 +14,46 @@ _MAX_ROWS = 14
 COLUMNS = range(1, 17)  # of a depthwise tile, where tuning chooses them
 
 
-def most_accumulators(target: Target) -> int:
-    """Accumulators of a tile: half of 32 registers, 12 of 16.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a multiply-add takes besides its accumulator.
+
+    `temporaries` are registers for products that are added in a second instruction. `bits` are
+    those of a lane. `group` steps' activations are loaded at once and stay in a register each. A
+    `paired` instruction takes two positions, and two registers of weights per vector.
+    """
+
+    temporaries: int = 0
+    bits: int = 32
+    group: int = 1
+    paired: bool = False
+
+    def registers(self, rows: int, vectors: int) -> int:
+        """Registers of a tile."""
+        activations = rows if self.group > 1 else 1
+        weights = 2 * vectors if self.paired else vectors
+        return self.held(rows) * vectors + activations + weights + self.temporaries
+
+    def held(self, rows: int) -> int:
+        """Positions that `rows` take the time and accumulators of."""
+        return rows + rows % 2 if self.paired else rows
+
+
+def most_accumulators(target: Target, step: Step) -> int:
+    """Accumulators of a tile: half of 32 registers, 12 of 16; with grouped steps what fits.
 
     The compiler moves the loads of activations ahead of their use. With more accumulators than
     that it runs out of registers in some of a kernel's loops and spills inside them: measured on
     AVX-512, tiles of 20 to 26 accumulators reach between 45 and 100 % of the speed of tiles of 14
-    to 16, and never more.
+    to 16, and never more. Grouped steps load their activations first: there is nothing to move,
+    and on NEON no tile that fits the registers spills.
     """
+    if step.group > 1:
+        return target.vector_registers
     return max(target.vector_registers // 2, 12)
+
+
+_PLAIN = Step()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +64,13 @@ class Tile:
     vectors: int
 
 
-def matrix_tile(target: Target, *, rows: int, channels: int, temporaries: int = 0) -> Tile:
-    """The tile for a product of `rows` positions and `channels` output channels.
-
-    `temporaries` are registers that a multiply-add needs besides its operands.
-    """
-    return matrix_tiles(target, rows=rows, channels=channels, temporaries=temporaries)[0]
+def matrix_tile(target: Target, *, rows: int, channels: int, step: Step = _PLAIN) -> Tile:
+    """The tile for a product of `rows` positions and `channels` output channels."""
+    return matrix_tiles(target, rows=rows, channels=channels, step=step)[0]
 
 
 def matrix_tiles(
-    target: Target, *, rows: int, channels: int, temporaries: int = 0
+    target: Target, *, rows: int, channels: int, step: Step = _PLAIN
 ) -> tuple[Tile, ...]:
     """All tiles with few enough accumulators, the most promising first.
 
@@ -50,25 +78,24 @@ def matrix_tiles(
     tile with the fewest estimated cycles for the whole product comes first, ragged edges included;
     between equals, the one that loads less.
     """
-    lanes = target.fp32_lanes
+    lanes = target.vector_bits // step.bits
     found: list[tuple[float, float, int, Tile]] = []
     for vectors in range(1, 9):
         if vectors > 1 and (vectors - 1) * lanes >= channels:
             break
         for height in range(1, min(_MAX_ROWS, rows) + 1):
-            accumulators = height * vectors
-            if accumulators > most_accumulators(target):
+            if height * vectors > most_accumulators(target, step):
                 break
-            if accumulators + vectors + 1 + temporaries > target.vector_registers:
+            if step.registers(height, vectors) > target.vector_registers:
                 break
             whole, ragged = divmod(rows, height)
-            steps = whole * _step_cycles(height, vectors)
+            cycles = whole * _step_cycles(step.held(height), vectors)
             if ragged:
-                steps += _step_cycles(ragged, vectors)
+                cycles += _step_cycles(step.held(ragged), vectors)
             panels = math.ceil(channels / (vectors * lanes))
             loads = (height + vectors) / (height * vectors)
             tile = Tile(rows=height, vectors=vectors)
-            found.append((round(steps * panels, 6), loads, len(found), tile))
+            found.append((round(cycles * panels, 6), loads, len(found), tile))
     return tuple(tile for *_, tile in sorted(found, key=lambda each: each[:3]))
 
 

@@ -109,7 +109,7 @@ def plan(kernel: Kernel, shape: Shape, target: Target, *, outputs: int, parallel
 
 def _product(kernel: Kernel, shape: Shape, target: Target, *, places: int, tiles: int) -> Design:
     """The matrix products of one block."""
-    lanes = target.fp32_lanes
+    lanes, dot = target.fp32_lanes, dot_for(kernel, target)
     return Design(
         kernel=kernel,
         shape=Shape(
@@ -117,8 +117,8 @@ def _product(kernel: Kernel, shape: Shape, target: Target, *, places: int, tiles
             out_width=tiles, outputs=shape.outputs, kernel=(1, 1), strides=(1, 1),
             dilations=(1, 1), pads=(0, 0, 0, 0),
         ),
-        dot=dot_for(kernel, target),
-        tile=matrix_tile(target, rows=tiles, channels=shape.outputs),
+        dot=dot,
+        tile=matrix_tile(target, rows=tiles, channels=shape.outputs, step=dot.step),
         lanes=lanes,
         # A vector more per place: else places lie a multiple of the page size apart, and evict
         # each other from the cache.
