@@ -10,11 +10,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from tvm import tirx
 
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
-from millifit.targets.schedules import tir
+from millifit.targets.schedules import activation, half, tir
 from millifit.targets.schedules.code import Constants
 
 # Position of each scalar in the operand that carries them all.
@@ -35,8 +34,12 @@ _SCALARS = (
     "input_scale",
     "first_ratio",  # an addition of quantized values, in units of its output
     "residual_ratio",
+    "alpha",  # of the one activation function that has parameters
+    "beta",
+    "gate_scale",  # the quantized sigmoid that a value is multiplied with
+    "gate_zero_point",
 )
-SCALARS_TYPE = TensorType(shape=(16,), dtype="float32")
+SCALARS_TYPE = TensorType(shape=(len(_SCALARS),), dtype="float32")
 
 
 def scalar(buffer: tir.Buffer, name: str) -> tir.Expr:
@@ -64,7 +67,10 @@ def pack_scalars(constants: Constants) -> Array:
     def get(name: str, default: float) -> float:
         return float(constants[name]) if name in constants else default
 
-    for name in ("input_zero_point", "input_scale", "residual_scale", "residual_zero_point"):
+    for name in (
+        *("input_zero_point", "input_scale", "residual_scale", "residual_zero_point"),
+        *("alpha", "beta", "gate_scale", "gate_zero_point"),
+    ):
         put(name, get(name, 0.0))
     for prefix, limits in (("output", "act"), ("inner", "inner_act")):
         scale, zero_point = get(f"{prefix}_scale", 1.0), get(f"{prefix}_zero_point", 0.0)
@@ -125,14 +131,25 @@ def add_quantized(
     return tir.cast(_limited(rounded, "output", scalars, lanes), "uint8", lanes)
 
 
+def multiply_quantized(
+    first: tir.Expr, second: tir.Expr, scalars: tir.Buffer, lanes: int
+) -> tir.Expr:
+    """The product of two quantized values, quantized: `first` (float32, of input) and a uint8 one.
+
+    Rounded as ONNX Runtime's QLinearMul does, so that both agree on ties.
+    """
+    other = tir.cast(tir.cast(second, "int32", lanes), "float32", lanes)
+    product = first - splat_scalar(scalars, "input_zero_point", lanes)
+    product = product * (other - splat_scalar(scalars, "residual_zero_point", lanes))
+    ratio = scalar(scalars, "input_scale") * scalar(scalars, "residual_scale")
+    ratio = ratio / scalar(scalars, "output_scale")
+    rounded = tir.round_half_even(product * tir.splat(ratio, lanes))
+    return _to_uint8(rounded, "output", scalars, lanes)
+
+
 def activate(value: tir.Expr, step: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
-    """A fused activation function on float32 values."""
-    if step == "relu":
-        return tirx.max(value, tir.const(0.0, "float32", lanes))
-    if step == "clip":
-        low = splat_scalar(scalars, "clip_low", lanes)
-        return tir.clamp(value, low, splat_scalar(scalars, "clip_high", lanes))
-    raise ValueError(f"unknown epilogue step {step!r}")
+    """One of `activation.ACTIVATIONS` on float32 values."""
+    return activation.activate(value, step, lambda name: splat_scalar(scalars, name, lanes), lanes)
 
 
 def finish(
@@ -151,18 +168,26 @@ def finish(
     """
     quantized = kernel.output.dtype == "uint8"
     value = accumulator
-    if kernel.precision == "int8":
+    if kernel.integer:
         value = tir.cast(value, "float32", lanes) * multiplier
-        if quantized and "add" not in kernel.epilogue:
+        if quantized and not kernel.epilogue:
             return _to_uint8(tir.round_half_even(value), "output", scalars, lanes)
-        if quantized:
+        if _rounds_first(kernel):
             shifted = tir.round_half_even(value)
             shifted = shifted + splat_scalar(scalars, "inner_zero_point", lanes)
             inner = tir.cast(_limited(shifted, "inner", scalars, lanes), "float32", lanes)
-            return add_quantized(inner, residual, "inner", scalars, lanes)
+            if kernel.epilogue[0] == "add":
+                return add_quantized(inner, residual, "inner", scalars, lanes)
+            value = inner - splat_scalar(scalars, "inner_zero_point", lanes)
+            value = value * splat_scalar(scalars, "inner_scale", lanes)
     for step in kernel.epilogue:
-        value = value + residual if step == "add" else activate(value, step, scalars, lanes)
-    return quantize(value, scalars, lanes) if quantized else value
+        if step == "add":
+            value = value + residual
+        elif step != "round":
+            value = activate(value, step, scalars, lanes)
+    if quantized:
+        return quantize(value, scalars, lanes)
+    return half.narrow(value, kernel.output.dtype, lanes)
 
 
 def dequantize(value: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
@@ -178,10 +203,17 @@ def channel_multiplier(constants: Constants, kernel: Kernel) -> Array:
     ``input_scale * weight_scale[o]``, over the scale of the quantized value that comes next.
     """
     scale = np.float32(constants["input_scale"]) * constants["weight_scale"].astype(np.float32)
-    if kernel.output.dtype == "uint8":
-        following = "inner_scale" if "add" in kernel.epilogue else "output_scale"
-        scale = scale / np.float32(constants[following])
+    if _rounds_first(kernel):
+        scale = scale / np.float32(constants["inner_scale"])
+    elif kernel.output.dtype == "uint8" and not kernel.epilogue:
+        scale = scale / np.float32(constants["output_scale"])
     return np.asarray(scale, np.float32)
+
+
+def _rounds_first(kernel: Kernel) -> bool:
+    """Whether an int8 layer's sums are rounded to a quantized inner value before anything else."""
+    first = kernel.epilogue[:1]
+    return first == ("round",) or (first == ("add",) and kernel.output.dtype == "uint8")
 
 
 def write(
@@ -200,14 +232,14 @@ def write(
     """
     written: list[tir.Statement] = []
     multiplier = None
-    if kernel.precision == "int8":
+    if kernel.integer:
         multiplier = tir.load(buffers["multiplier"], channel, lanes)
     residual = None
     if "add" in kernel.epilogue:
         source, at = buffers["residual"], out
         if valid < lanes:
             allocation, source = tir.scratch(
-                "ragged_residual", lanes, kernel.inputs[1].dtype, registers=True
+                "ragged_residual", lanes, half.storage(kernel.inputs[1].dtype), registers=True
             )
             written.append(allocation)
             for lane in range(lanes):
@@ -215,13 +247,16 @@ def write(
                 written.append(tir.store(source, lane, value))
             at = tir.const(0)
         residual = tir.load(source, at, lanes)
+        if kernel.inputs[1].dtype != "uint8":
+            residual = half.widen(residual, kernel.inputs[1].dtype, lanes)
     value = finish(
         accumulator, kernel=kernel, multiplier=multiplier, residual=residual,
         scalars=buffers["scalars"], lanes=lanes,
     )  # fmt: skip
     if valid == lanes:
         return [*written, tir.store(buffers["output"], out, value, lanes)]
-    allocation, ragged = tir.scratch("ragged", lanes, kernel.output.dtype, registers=True)
+    dtype = half.storage(kernel.output.dtype)
+    allocation, ragged = tir.scratch("ragged", lanes, dtype, registers=True)
     written += [allocation, tir.store(ragged, 0, value, lanes)]
     for lane in range(valid):
         written.append(tir.store(buffers["output"], out + lane, tir.load(ragged, lane)))

@@ -74,12 +74,12 @@ def let(value: tir.Expr, body: Callable[[tir.Expr], tir.Expr]) -> tir.Expr:
 
 def at_least(low: tir.Expr, value: tir.Expr) -> tir.Expr:
     """The greater of both; NaN where `value` is."""
-    return tirx.Select(value < low, low, value)
+    return let(value, lambda x: tirx.Select(x < low, low, x))
 
 
 def at_most(high: tir.Expr, value: tir.Expr) -> tir.Expr:
     """The smaller of both; NaN where `value` is."""
-    return tirx.Select(value > high, high, value)
+    return let(value, lambda x: tirx.Select(x > high, high, x))
 
 
 def _number(value: float, lanes: int) -> tir.Expr:

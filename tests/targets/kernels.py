@@ -71,7 +71,7 @@ def run(
     ]
     module = tvm.IRModule({"main": code.function.with_attr("global_symbol", "main")})
     built = tvm.compile(module, target=tvm_target(target))
-    arrays = [np.ascontiguousarray(a) for a in (*activations, *operands)]
+    arrays = [np.asarray(a, order="C") for a in (*activations, *operands)]
     # Poisoned, so that an element nobody writes is noticed.
     arrays.append(np.full(kernel.output.shape, 77, kernel.output.dtype))
     if target.triple.startswith("aarch64"):

@@ -42,15 +42,15 @@ def convolutions(draw, *, depthwise: bool):
             seed)  # fmt: skip
 
 
-def layer(case, *, precision: str, output: str, epilogue=(), bits: int | None = None):
+def layer(case, *, precision: str, output: str, epilogue=()):
     """A convolution kernel of a case and its random operands."""
     height, width, channels, outputs, size, geometry, groups, seed = case
     rng = np.random.default_rng(seed)
     depthwise = groups == channels == outputs and groups > 1
-    integer = precision == "int8"
+    integer = precision in ("int8", "w7a8")
     if integer:
         x = rng.integers(0, 256, (1, height, width, channels)).astype(np.uint8)
-        most = 63 if bits == 7 else 127
+        most = 64 if precision == "w7a8" else 127
         weight = rng.integers(-most, most + 1, (outputs, channels // groups, *size)).astype(np.int8)
         bias = rng.integers(-1000, 1000, outputs).astype(np.int32)
         exact = convolve(
@@ -68,8 +68,6 @@ def layer(case, *, precision: str, output: str, epilogue=(), bits: int | None = 
     attributes = {**geometry, "kernel": size}
     if not depthwise:
         attributes["groups"] = groups
-    if bits == 7:
-        attributes["weight_bits"] = 7
     shape = (1, *exact.shape)
     inputs = [tensor(x.shape, str(x.dtype))]
     activations = [x]
@@ -134,11 +132,11 @@ def test_fp32_depthwise(target, case):
 
 @TARGET
 @SLOW
-@given(case=convolutions(depthwise=False), bits=st.sampled_from([7, 8]))
-def test_int8_convolution_is_bit_exact(target, case, bits):
+@given(case=convolutions(depthwise=False), precision=st.sampled_from(["w7a8", "int8"]))
+def test_int8_convolution_is_bit_exact(target, case, precision):
     """Integer convolution and its requantization give every bit of the reference."""
     kernel, given_, constants, exact = layer(
-        case, precision="int8", output="uint8", bits=bits if bits == 7 else None
+        case, precision=precision, output="uint8"
     )
     scale = IN_SCALE * constants["weight_scale"] / OUT_SCALE
     np.testing.assert_array_equal(
@@ -249,13 +247,13 @@ def test_dense(target, rows, depth, channels):
 def test_activation_functions(target, op, reference):
     """Each activation function of its own is right, ragged ends included."""
     x = np.random.default_rng(1).standard_normal((1, 3, 5, 7)).astype(np.float32) * 3
-    attributes = {"hard_sigmoid": (("alpha", 0.25), ("beta", 0.5)), "leaky_relu": (("alpha", 0.1),)}
-    kernel = Kernel(
-        op=op, inputs=(tensor(x.shape),), output=tensor(x.shape), precision="fp32",
-        attributes=attributes.get(op, ()),
-    )  # fmt: skip
-    limits = {"clip_low": np.float32(-1), "clip_high": np.float32(1)}
-    made = run(kernel, target, [x], limits)
+    kernel = Kernel(op=op, inputs=(tensor(x.shape),), output=tensor(x.shape), precision="fp32")
+    slope = {"hard_sigmoid": 0.25, "hard_swish": 1 / 6}.get(op, 0.1)
+    constants = {
+        "clip_low": np.float32(-1), "clip_high": np.float32(1), "alpha": np.float32(slope),
+        "beta": np.float32(0.5),
+    }  # fmt: skip
+    made = run(kernel, target, [x], constants)
     np.testing.assert_allclose(made, reference(x.astype(np.float64)), rtol=1e-5, atol=1e-6)
 
 
