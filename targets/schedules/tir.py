@@ -63,6 +63,14 @@ def bind(name: str, value: Expr, dtype: str, lanes: int = 1) -> tuple[Statement,
     return stmt.Bind(variable, value), variable
 
 
+def prefetch(buffer: Buffer, base: Expr, *, write: bool) -> Statement:
+    """Ask for the cache line of an element of a flat buffer, to be read or written soon."""
+    nearest, data = const(3), const(1)  # llvm.prefetch: keep in all caches; a data cache
+    address = tirx.address_of(buffer[base])
+    call = tirx.call_llvm_intrin("void", "llvm.prefetch", address, const(write), nearest, data)
+    return stmt.Evaluate(call)
+
+
 def sequence(statements: Sequence[Statement]) -> Statement:
     """One statement out of several."""
     return statements[0] if len(statements) == 1 else stmt.SeqStmt(list(statements))
@@ -98,7 +106,9 @@ def flat(buffer: Buffer, *, dtype: str = "") -> tuple[Statement, Buffer]:
     `dtype`, of the same width, is how the view sees the elements.
     """
     size = int(np.prod([int(extent) for extent in buffer.shape], dtype=np.int64))
-    view = tirx.decl_buffer((size,), dtype or buffer.dtype, name=f"{buffer.name}_flat", data=buffer.data)
+    view = tirx.decl_buffer(
+        (size,), dtype or buffer.dtype, name=f"{buffer.name}_flat", data=buffer.data
+    )
     return stmt.DeclBuffer(view, data=buffer.data), view
 
 
