@@ -15,6 +15,7 @@ import pytest
 from millifit.errors import RunFolderError
 from millifit.profiler.measurement import Measurement
 from millifit.profiler.store import Store, default_store_path
+from millifit.profiler.tuned import Tuned
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import TensorType
 from millifit.targets.timing import Failed, Samples, TimingPolicy
@@ -125,6 +126,43 @@ def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:
         raw.execute("PRAGMA user_version = 99")
     with pytest.raises(RunFolderError, match=r"newer millifit \(schema 99.*Upgrade millifit"):
         Store(path).add(measured(1))
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """It had no table of tuned kernels; what it held stays, and kernels can be tuned."""
+    path = tmp_path / "s.sqlite"
+    Store(path).add(measured(1))
+    with sqlite3.connect(path) as raw:
+        raw.execute("DROP TABLE tuned")
+        raw.execute("PRAGMA user_version = 1")
+    assert Store(path).tuned("t1", "v") == []
+    assert Store(path).measurements() == [measured(1)]
+    tuned = Tuned(
+        kernel=measured(1).kernel, target_key="t1", versions="v", choice=(("rows", 6),),
+        trials={(("rows", 6),): Samples(run_s=(1.0,))},
+    )  # fmt: skip
+    Store(path).add_tuned(tuned)
+    assert Store(path).tuned("t1", "v") == [tuned]
+
+
+def test_asking_for_tuned_kernels_makes_no_store(tmp_path: Path) -> None:
+    """Compiling looks for winners, and must not leave an empty store behind."""
+    assert Store(tmp_path / "s.sqlite").tuned("t1", "v") == []
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_a_damaged_tuned_kernel_is_named(tmp_path: Path) -> None:
+    """A choice that is no choice is refused when it is read."""
+    path = tmp_path / "s.sqlite"
+    tuned = Tuned(
+        kernel=measured(1).kernel, target_key="t1", versions="v", choice=(),
+        trials={(): Samples(run_s=(1.0,))},
+    )  # fmt: skip
+    Store(path).add_tuned(tuned)
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE tuned SET choice = '3'")
+    with pytest.raises(RunFolderError, match="a tuned kernel is damaged"):
+        Store(path).tuned("t1", "v")
 
 
 def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
