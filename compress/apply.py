@@ -22,7 +22,7 @@ from millifit.data import Dataset, Split
 from millifit.errors import ModelError, UnsupportedOperator
 from millifit.progress import SILENT, Progress
 from millifit.targets.network import Network
-from millifit.targets.target import Precision
+from millifit.targets.target import INTEGER, Precision
 
 # Enough to rank channels; more would only take longer.
 _IMPORTANCE_SAMPLES = 512
@@ -43,9 +43,9 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compressed:
-    """A plan applied: the pruned network in fp32, and the same with its int8 layers quantized.
+    """A plan applied: the pruned network in fp32, and the same with every layer in its precision.
 
-    `calibration` is the method that found the ranges; None where nothing is int8.
+    `calibration` is the method that found the ranges; None where every layer is fp32.
     """
 
     float_network: Network
@@ -60,7 +60,6 @@ def apply_plan(
     dataset: Dataset,
     training: Training | None = None,
     calibration: Calibration | None = None,
-    weight_bits: int = 8,
     seed: int,
     threads: int = 1,
     progress: Progress = SILENT,
@@ -68,7 +67,7 @@ def apply_plan(
     """The network that `plan` describes.
 
     `calibration` is that of `network` on `dataset.calibration`, where it is known; it serves plans
-    that remove no channels. `weight_bits` are those of int8 layers (see `quantize`).
+    that remove no channels.
 
     Where the plan removes channels, the network is fine-tuned on `dataset.train`, if there is any,
     with `network` as the teacher. Ranges and corrections come from `dataset.calibration`; neither
@@ -82,13 +81,11 @@ def apply_plan(
         seed=seed,
         progress=progress,
     )
-    if "int8" not in plan.precisions.values():
+    if all(precision == "fp32" for precision in plan.precisions.values()):
         return Compressed(float_network=small, network=small, calibration=None)
     if calibration is None or small is not network:
         calibration = Calibration(small, dataset.calibration.x, threads=threads)
-    quantized, method = quantize_well(
-        calibration, plan.precisions, weight_bits=weight_bits, progress=progress
-    )
+    quantized, method = quantize_well(calibration, plan.precisions, progress=progress)
     return Compressed(float_network=small, network=quantized, calibration=method)
 
 
@@ -145,27 +142,34 @@ def quantize_well(
     calibration: Calibration,
     precisions: Mapping[str, Precision],
     *,
-    weight_bits: int = 8,
     progress: Progress = SILENT,
-) -> tuple[Network, CalibrationMethod]:
+) -> tuple[Network, CalibrationMethod | None]:
     """Quantize with the calibration method that diverges least from the float network; that method.
 
-    All methods are tried; the best one's biases are corrected where that brings it closer still.
+    All methods are tried (none where no layer is an integer one); the best one's biases are
+    corrected where that brings it closer still.
     """
-    methods: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+    integer = any(precision in INTEGER for precision in precisions.values())
+    methods: tuple[CalibrationMethod | None, ...] = (None,)
+    if integer:
+        methods = get_args(CalibrationMethod)
     network = calibration.network
     with progress.stage(f"calibrate {network.name}", len(methods) + 2) as advance:
-        found, wanted = calibration.histograms, calibration.answers
+        found, wanted = calibration.histograms if integer else {}, calibration.answers
         advance(1)
 
         def loss(candidate: Network) -> float:
             made = outputs(candidate, calibration.judged, threads=calibration.threads)
             return divergence(wanted, made)
 
-        tried: list[tuple[float, Network, CalibrationMethod]] = []
+        tried: list[tuple[float, Network, CalibrationMethod | None]] = []
         for method in methods:
-            ranges = {tensor: choose_range(each, method=method) for tensor, each in found.items()}
-            candidate = quantize(network, precisions, ranges, weight_bits=weight_bits)
+            ranges = {
+                tensor: choose_range(each, method=method)
+                for tensor, each in found.items()
+                if method is not None
+            }
+            candidate = quantize(network, precisions, ranges)
             tried.append((loss(candidate), candidate, method))
             advance(1)
         least, best, method = min(tried, key=lambda entry: entry[0])

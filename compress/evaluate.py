@@ -23,9 +23,9 @@ _MOST_SAMPLES = 256
 
 # Operators that treat the samples of a batch apart whatever their attributes are.
 _PER_SAMPLE = (
-    *("AveragePool", "Clip", "Conv", "DequantizeLinear", "Dropout", "Elu", "GlobalAveragePool"),
-    *("GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MaxPool", "Pad"),
-    *("QuantizeLinear", "Relu", "Sigmoid", "Tanh"),
+    *("AveragePool", "Cast", "Clip", "Conv", "DequantizeLinear", "Dropout", "Elu"),
+    *("GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu"),
+    *("MaxPool", "Pad", "QuantizeLinear", "Relu", "Sigmoid", "Tanh"),
 )
 
 
@@ -121,7 +121,7 @@ def keeps_batch(network: Network) -> bool:
     batch = network.types[network.inputs[0]].shape[0]
     fixed = set(network.constants)
     for node in network.nodes:
-        if node.op == "DequantizeLinear" and node.inputs[0] in fixed:
+        if node.op in ("Cast", "DequantizeLinear") and node.inputs[0] in fixed:
             fixed.update(node.outputs)
             continue
         tensors = [t for t in (*node.inputs, *node.outputs) if t and t not in fixed]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast, get_args
 
 from millifit.targets.target import Precision
 
@@ -26,13 +27,18 @@ class Plan:
             "widths": dict(sorted(self.widths.items())),
         }
 
+    @property
+    def compressed(self) -> bool:
+        """Whether it changes anything: a layer that is not fp32, or a narrower group."""
+        return bool(self.widths) or any(p != "fp32" for p in self.precisions.values())
+
     @classmethod
     def from_dict(cls, plain: Mapping[str, Mapping[str, object]]) -> Plan:
         """The plan that `to_dict` described."""
         precisions: dict[str, Precision] = {}
         for layer, precision in plain["precisions"].items():
-            if precision not in ("fp32", "int8"):
+            if precision not in get_args(Precision):
                 raise ValueError(f"layer '{layer}': unknown precision {precision!r}")
-            precisions[layer] = precision
+            precisions[layer] = cast("Precision", precision)
         widths = {group: int(str(kept)) for group, kept in plain["widths"].items()}
         return cls(precisions=precisions, widths=widths)

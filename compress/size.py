@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from millifit.targets.importer.onnx_file import to_onnx
 from millifit.targets.network import Network
 
@@ -21,6 +23,8 @@ def layer_bytes(network: Network) -> dict[str, int]:
     def stored(tensor: str) -> int:
         maker = producers.get(tensor)
         constant = network.constants.get(maker.inputs[0] if maker is not None else tensor)
-        return 0 if constant is None else int(constant.nbytes)
+        if constant is None:
+            return 0
+        return math.ceil(constant.size / 2) if constant.dtype.name == "int4" else constant.nbytes
 
     return {n.name: sum(stored(t) for t in n.inputs[1:] if t) for n in network.layers}

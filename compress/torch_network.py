@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from millifit.compress.torch_operators import compute
 from millifit.errors import ModelError
-from millifit.targets.network import Network
+from millifit.targets.network import Array, Network
 
 _TRAINED_OPERATORS = ("Conv", "Gemm", "MatMul")
 
@@ -37,7 +37,7 @@ class TorchNetwork(nn.Module):
         }
         for place, (name, value) in enumerate(network.constants.items()):
             key = self._keys[name] = f"constant_{place}"
-            tensor = torch.from_numpy(np.array(value))
+            tensor = _tensor(value)
             if name in trained and tensor.dtype == torch.float32:
                 self.register_parameter(key, nn.Parameter(tensor))
             else:
@@ -94,3 +94,13 @@ class TorchNetwork(nn.Module):
             if key in self._parameters:
                 constants[name] = self.constant(name).detach().numpy().copy()
         return self._network.replace(constants=constants)
+
+
+def _tensor(value: Array) -> Tensor:
+    """A copy of a constant; PyTorch reads neither bfloat16 nor int4 from NumPy."""
+    match value.dtype.name:
+        case "bfloat16":
+            return torch.from_numpy(value.view(np.int16).copy()).view(torch.bfloat16)
+        case "int4":
+            return torch.from_numpy(value.astype(np.int8))
+    return torch.from_numpy(np.array(value))

@@ -13,6 +13,7 @@ from millifit.errors import UnsupportedOperator
 from millifit.targets.network import AttributeValue, Node, TensorType
 
 _CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _INTEGER_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 _PLAIN: dict[str, Callable[..., Tensor]] = {
@@ -73,6 +74,8 @@ def compute(
             return _reduce_mean(node, read)
         case "Pad":
             return _pad(node, inputs)
+        case "Cast":
+            return x.to(_TYPES[types[node.outputs[0]].dtype])
         case "QuantizeLinear":
             return _quantize(read, types[node.outputs[0]].dtype)
         case "DequantizeLinear":
@@ -181,6 +184,14 @@ def _quantize(read: list[Tensor], dtype: str) -> Tensor:
 def _dequantize(node: Node, read: list[Tensor]) -> Tensor:
     values, scale = read[0].float(), read[1]
     zero = read[2].float() if len(read) > 2 else torch.zeros(())
+    if block := _int(node, "block_size", 0):
+        axis = _int(node, "axis", 1) % values.ndim
+        extent = values.shape[axis]
+        scale, zero = (
+            t.repeat_interleave(block, dim=axis).narrow(axis, 0, extent) if t.ndim else t
+            for t in (scale, zero)
+        )
+        return (values - zero) * scale
     if scale.ndim == 1:
         axis = _int(node, "axis", 1) % values.ndim
         shape = [-1 if a == axis else 1 for a in range(values.ndim)]

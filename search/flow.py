@@ -11,7 +11,7 @@ from millifit.targets.program import Call, Program
 
 # These implement no node of the network: what they name are tensors.
 MOVES = (
-    *("quantize", "dequantize", "requantize"),
+    *("quantize", "dequantize", "requantize", "cast"),
     *("reshape", "to_channels_first", "to_channels_last"),
 )
 _MOST_SOURCES = 4
@@ -30,9 +30,9 @@ class Flow:
     """Where each tensor of a program comes from, who reads it, and whose channels it has.
 
     By the tensor that a call writes: `layer` is its own layer if it is one, `sources` the layers
-    that decide whether its output is int8 (all of them must be), `read` and `channels` the channels
+    that decide as what it exists (see `plan_costs`), `read` and `channels` the channels
     of its first input and of its output. `wanted` has, for every reader of a tensor, the layers
-    that must all be int8 for it to read uint8; `reshaped` are tensors that some reader sees in
+    that decide as what it reads it; `reshaped` are tensors that some reader sees in
     another shape.
     """
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import TensorType
+from millifit.targets.target import WEIGHT_ONLY, weight_bits
 
 
 def resized(kernel: Kernel, *, in_channels: int, out_channels: int) -> Kernel:
@@ -41,7 +42,8 @@ def resized(kernel: Kernel, *, in_channels: int, out_channels: int) -> Kernel:
 def weight_bytes(kernel: Kernel) -> int:
     """Bytes of the weight, the bias and the scales of a layer's kernel; 0 for other operators.
 
-    A bias has 4 bytes per output channel, as has the scale of an int8 weight.
+    A bias has 4 bytes per output channel, as has a scale of an integer weight: one per output
+    channel, or per block of inputs.
     """
     inputs, outputs = kernel.inputs[0].shape[-1], kernel.output.shape[-1]
     attributes = dict(kernel.attributes)
@@ -56,7 +58,10 @@ def weight_bytes(kernel: Kernel) -> int:
             weights = inputs * outputs
         case _:
             return 0
-    return weights + 8 * outputs if kernel.precision == "int8" else 4 * (weights + outputs)
+    scales = 0
+    if kernel.integer or kernel.precision in WEIGHT_ONLY:
+        scales = outputs * math.ceil(inputs / int(str(attributes.get("block", inputs))))
+    return math.ceil(weights * weight_bits(kernel.precision) / 8) + 4 * (outputs + scales)
 
 
 def _channels(tensor: TensorType, first: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast, get_args
 
 from millifit.compress.prune.groups import ChannelGroup
 from millifit.search.knapsack import Option
@@ -20,16 +21,15 @@ class PlanSpace:
     """What can be decided about a network, and the programs it becomes.
 
     `precisions` has the options of every layer, fp32 first. `widths` has the options of every
-    channel group that may be pruned, its whole size first. `int8_program` is that of the network
-    with every layer quantized that can be; None where the target has no int8.
+    channel group that may be pruned, its whole size first. `programs` has, by precision, that of
+    the network with every layer in it that can be.
     """
 
     network: Network
     precisions: Mapping[str, tuple[Precision, ...]]
     groups: tuple[ChannelGroup, ...]
     widths: Mapping[str, tuple[int, ...]]
-    fp32_program: Program
-    int8_program: Program | None
+    programs: Mapping[Precision, Program]
 
     def options(self, variable: str) -> tuple[Option, ...]:
         """The options of a variable, ``"precision:LAYER"`` or ``"width:GROUP"``."""
@@ -41,3 +41,10 @@ class PlanSpace:
     def variables(self) -> tuple[str, ...]:
         """All variables: precisions in order of the layers, then widths in order of the groups."""
         return (*(PRECISION + name for name in self.precisions), *(WIDTH + g for g in self.widths))
+
+
+def precision_of(option: Option) -> Precision:
+    """An option of a layer's variable as what it is. ValueError for anything else."""
+    if option not in get_args(Precision):
+        raise ValueError(f"{option!r} is no precision")
+    return cast("Precision", option)

@@ -11,9 +11,10 @@ from millifit.compress.plan import Plan
 from millifit.compress.prune.groups import ChannelGroup
 from millifit.search.knapsack import Combo, Factor, Option, Problem, Variable
 from millifit.search.plan_costs import CostTable, cost_tables
-from millifit.search.plan_space import PRECISION, WIDTH, PlanSpace
+from millifit.search.plan_space import PRECISION, WIDTH, PlanSpace, precision_of
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Network
+from millifit.targets.program import Program
 from millifit.targets.target import Precision, Target
 
 SECONDS = "seconds"
@@ -24,40 +25,45 @@ def plan_space(
     network: Network,
     target: Target,
     *,
-    quantized: Network | None = None,
+    variants: Mapping[Precision, Network] | None = None,
     groups: tuple[ChannelGroup, ...] = (),
     widths: Mapping[str, tuple[int, ...]] | None = None,
 ) -> PlanSpace:
     """What can be decided about `network` on `target`.
 
-    `quantized` is the network with every layer in int8 that can be; a layer it leaves in fp32, or
-    any layer without it, has no choice. `widths` are the channels to choose from per group name;
+    `variants` has, by precision, the network with every layer in it that can be; a layer that they
+    leave in fp32, or whose kernel is no other than in another precision, has no such choice.
+    `widths` are the channels to choose from per group name;
     groups without an entry stay whole. With half a dozen widths a group (`few_widths`), a network
     of fifty layers is solved in seconds.
     """
     from millifit.targets.lower import lower
 
-    fp32_program = lower(network, target)
-    int8_program = None
-    if quantized is not None and "int8" in target.precisions:
-        int8_program = lower(quantized, target)
-    calls = int8_program.calls if int8_program is not None else ()
-    quantizable = {name for c in calls if c.kernel.precision == "int8" for name in c.nodes}
-    both: tuple[Precision, ...] = ("fp32", "int8")
+    programs: dict[Precision, Program] = {"fp32": lower(network, target)}
+    for precision, variant in (variants or {}).items():
+        if precision in target.precisions:
+            programs[precision] = lower(variant, target)
+    having = {
+        precision: {n for c in program.calls if c.kernel.precision == precision for n in c.nodes}
+        for precision, program in programs.items()
+        if precision != "fp32"
+    }
     sizes = {group.name: group.size for group in groups}
     for name, options in (widths or {}).items():
         if name not in sizes or not all(0 < option <= sizes[name] for option in options):
             raise ValueError(f"group '{name}' of {sizes.get(name)} channels: bad widths {options}")
     return PlanSpace(
         network=network,
-        precisions={n.name: both if n.name in quantizable else both[:1] for n in network.layers},
+        precisions={
+            layer.name: ("fp32", *(p for p, names in having.items() if layer.name in names))
+            for layer in network.layers
+        },
         groups=groups,
         widths={
             name: tuple(sorted({sizes[name], *options}, reverse=True))
             for name, options in (widths or {}).items()
         },
-        fp32_program=fp32_program,
-        int8_program=int8_program,
+        programs=programs,
     )
 
 
@@ -157,7 +163,7 @@ def plan_of(problem: Problem, choices: Mapping[str, Option]) -> Plan:
         choice = choices[variable.name]
         if variable.name.startswith(PRECISION):
             layer = variable.name.removeprefix(PRECISION)
-            precisions[layer] = "int8" if choice == "int8" else "fp32"
+            precisions[layer] = precision_of(choice)
         elif choice != variable.options[0]:
             widths[variable.name.removeprefix(WIDTH)] = int(choice)
     return Plan(precisions=precisions, widths=widths)

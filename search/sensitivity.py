@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from millifit.compress.plan import Plan
 from millifit.progress import SILENT, Progress
 from millifit.search.knapsack import Option
-from millifit.search.plan_space import PRECISION, WIDTH, PlanSpace
-from millifit.targets.target import Precision
+from millifit.search.plan_space import PRECISION, WIDTH, PlanSpace, precision_of
 
 UNCHANGED = "unchanged"
 """The key under which the loss of the uncompressed plan is cached."""
@@ -95,6 +94,5 @@ def change_key(variable: str, option: Option) -> str:
 def _changed(plan: Plan, variable: str, option: Option) -> Plan:
     if variable.startswith(WIDTH):
         return Plan(precisions=plan.precisions, widths={variable.removeprefix(WIDTH): int(option)})
-    precision: Precision = "int8" if option == "int8" else "fp32"
     layer = variable.removeprefix(PRECISION)
-    return Plan(precisions={**plan.precisions, layer: precision})
+    return Plan(precisions={**plan.precisions, layer: precision_of(option)})

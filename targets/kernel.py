@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from millifit.targets.network import TensorType
-from millifit.targets.target import Precision
+from millifit.targets.target import INTEGER, Precision
 
 Scalar = int | float | str
 KernelAttribute = Scalar | tuple[int, ...]
@@ -42,6 +42,11 @@ class Kernel:
     attributes: tuple[tuple[str, KernelAttribute], ...] = ()
     epilogue: tuple[str, ...] = ()
     choice: Choice = ()
+
+    @property
+    def integer(self) -> bool:
+        """Whether it computes with integers, on quantized activations."""
+        return self.precision in INTEGER
 
     def attribute(self, name: str) -> KernelAttribute:
         """One attribute's value; KeyError where the operator has none of that name."""

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import ml_dtypes  # noqa: F401 - NumPy knows "bfloat16" and "int4" by it
 import numpy as np
 import numpy.typing as npt
 
@@ -90,13 +91,14 @@ class Network:
     def layers(self) -> tuple[Node, ...]:
         """The nodes that carry a weight to be compressed: Conv and Gemm with constant weights.
 
-        In a quantized network the weight is constant behind a DequantizeLinear.
+        In a quantized network the weight is constant behind a DequantizeLinear, or behind a Cast
+        where it is stored in 16 bits.
         """
         made = self.producers()
 
         def constant(tensor: str) -> bool:
             node = made.get(tensor)
-            if node is not None and node.op == "DequantizeLinear":
+            if node is not None and node.op in ("Cast", "DequantizeLinear"):
                 return node.inputs[0] in self.constants
             return tensor in self.constants
 

@@ -28,14 +28,15 @@ _INT32_MAX = 2**31 - 1
 def correct_bias(
     network: Network, quantized: Network, x: Floats, *, means: Means | None = None
 ) -> Network:
-    """`quantized` with the int32 biases corrected towards the outputs of `network`.
+    """`quantized` with the biases of layers of integer weights corrected towards `network`.
 
     `quantized` is `quantize(network, ...)`; ``x: [N, *sample]``, of which as many samples are used
-    as fit into memory at once. `means` are `layer_means(network, x)`, where they are known. fp32
-    layers keep their biases.
+    as fit into memory at once. `means` are `layer_means(network, x)`, where they are known. Layers
+    with float weights keep their biases.
     """
     sample = _sample(network, x)
-    layers = {node.outputs[0]: node for node in quantized.layers if _is_int8(quantized, node)}
+    made = quantized.producers()
+    layers = {n.outputs[0]: n for n in quantized.layers if _has_integers(made, n)}
     if means is None:
         means = layer_means(network, x)
     with torch.no_grad():
@@ -65,8 +66,9 @@ def _sample(network: Network, x: Floats) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(x[: samples_at_once(network)]))
 
 
-def _is_int8(quantized: Network, layer: Node) -> bool:
-    return layer.inputs[1] not in quantized.constants
+def _has_integers(producers: Mapping[str, Node], layer: Node) -> bool:
+    maker = producers.get(layer.inputs[1])
+    return maker is not None and maker.op == "DequantizeLinear"
 
 
 def _sample_means(value: torch.Tensor) -> torch.Tensor:
@@ -86,8 +88,12 @@ def _supported_shift(shifts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
 def _shift_bias(
     quantized: Network, layer: Node, shift: npt.NDArray[np.float64], constants: dict[str, Array]
 ) -> Floats:
-    """Subtract `shift` ``[C]`` from the layer's integer bias; the change in reals that this is."""
+    """Subtract `shift` ``[C]`` from the layer's bias; the change in reals that this is."""
     producers = quantized.producers()
+    if layer.inputs[2] in constants:  # of a weight-only layer
+        real = shift.astype(np.float32)
+        constants[layer.inputs[2]] = constants[layer.inputs[2]].astype(np.float32) - real
+        return -real
     bias_name, scale_name = producers[layer.inputs[2]].inputs[:2]
     weight = constants[producers[layer.inputs[1]].inputs[0]]
     limit = _INT32_MAX - int(np.prod(weight.shape[1:])) * 255 * 127

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from millifit.errors import ModelError
 from millifit.targets.network import Network, Node
-from millifit.targets.target import Precision
+from millifit.targets.target import INTEGER, Precision
 
 PASSIVE_OPERATORS = (
     *("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool"),
@@ -57,7 +57,7 @@ def place(network: Network, precisions: Mapping[str, Precision]) -> Placement:
         if node.name in absorbed:
             continue
         if node.name in layers:
-            read = node.inputs[:1] if precisions.get(node.name) == "int8" else ()
+            read = node.inputs[:1] if precisions.get(node.name) in INTEGER else ()
         else:
             read = _int8_passive_inputs(network, node, made)
         if not read:

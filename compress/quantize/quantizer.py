@@ -1,4 +1,4 @@
-"""Quantize a network: QuantizeLinear and DequantizeLinear around its int8 layers.
+"""Quantize a network: QuantizeLinear and DequantizeLinear around its integer layers.
 
 Activations are uint8, affine, one scale per tensor. Weights are int8, symmetric, one scale per
 output channel (or per layer). Biases are int32 with scale ``s_x * s_w``. ONNX Runtime runs the
@@ -14,11 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from millifit.compress.quantize.constants import (
+    add_constant,
+    add_dequantized,
+    without_unread,
+)
+from millifit.compress.quantize.halves import round_halves
 from millifit.compress.quantize.placement import Placement, place
 from millifit.compress.quantize.ranges import Range
+from millifit.compress.quantize.weight_only import quantize_weights
 from millifit.errors import ModelError
 from millifit.targets.network import Array, Network, Node, TensorType
-from millifit.targets.target import Precision
+from millifit.targets.target import HALF, INTEGER, WEIGHT_ONLY, Precision
 
 _INT32_MAX = 2**31 - 1
 # What the largest sum of products must leave for the bias in an int32 accumulator.
@@ -43,24 +50,35 @@ def quantize(
     ranges: Mapping[str, Range],
     *,
     per_channel: bool = True,
-    weight_bits: int = 8,
 ) -> Network:
-    """The network with the layers that `precisions` calls "int8" quantized.
+    """The network with every layer in its precision; layers without one stay fp32.
 
-    `weight_bits` of 7 keep the weights of convolutions and dense layers in -63..63, for processors
-    on which two products of 8-bit weights could overflow (`Target.weight_bits`); they are stored as
-    int8 all the same. Depthwise layers, which have no such products, keep 8.
+    "int8" and "w7a8" layers get QuantizeLinear and DequantizeLinear; "w7a8" keeps the weights of
+    convolutions and dense layers in -63..63, for processors on which two products of 8-bit weights
+    could overflow, and stores them as int8 all the same. Depthwise layers, which have no such
+    products, keep 8 bits. "fp16" and "bf16" are as `round_halves`, "w8" and "w4" as
+    `quantize_weights` say.
 
-    `ranges` come from `calibrate`; layers without a precision stay fp32. Raises ModelError naming
-    the layer whose sums would overflow 32 bits, whose weight is not a constant of at least two
-    axes with the output channels first, or whose input has no range.
+    `ranges` come from `calibrate`; only integer layers need them. Raises ModelError naming the
+    layer that cannot have its precision: whose sums would overflow 32 bits, whose weight is not a
+    constant of at least two axes with the output channels first, or whose input has no range.
     """
+    _check(network, precisions)
+    network = quantize_weights(network, precisions)
+    network = _quantize_integers(network, precisions, ranges, per_channel=per_channel)
+    return without_unread(round_halves(network, precisions))
+
+
+def _quantize_integers(
+    network: Network,
+    precisions: Mapping[str, Precision],
+    ranges: Mapping[str, Range],
+    *,
+    per_channel: bool,
+) -> Network:
     placement = place(network, precisions)
     if not placement.int8_nodes:
         return network
-    for layer in network.layers:
-        if layer.name in placement.int8_nodes:
-            _check_form(layer, network.constants)
     constants: dict[str, Array] = dict(network.constants)
     types: dict[str, TensorType] = dict(network.types)
     nodes: list[Node] = []
@@ -71,23 +89,55 @@ def quantize(
         read = _redirected(node, placement)
         if node.name in layers and node.name in placement.int8_nodes:
             scale = ranges[placement.range_of[node.inputs[0]]].scale
-            levels = _levels(network, node, weight_bits)
+            narrow = precisions[node.name] == "w7a8" and not is_depthwise(network, node)
+            levels = 63 if narrow else 127
             nodes += _quantize_layer(read, scale, per_channel, levels, constants, types)
         else:
             nodes.append(read)
         for tensor in node.outputs:
             nodes += _quantize_tensor(tensor, placement, ranges, constants, types)
-    return _without_unread(network.replace(nodes=tuple(nodes), constants=constants, types=types))
+    return network.replace(nodes=tuple(nodes), constants=constants, types=types)
 
 
-def quantizable(network: Network) -> dict[str, Precision]:
-    """Every layer as "int8" whose sums 32 bits can hold: the most that `quantize` accepts."""
-    found: dict[str, Precision] = {}
-    for layer in network.layers:
+def quantizable(network: Network, precision: Precision = "int8") -> dict[str, Precision]:
+    """Every layer in `precision` that can have it: the most that `quantize` accepts.
+
+    Integer layers need sums that 32 bits can hold. Depthwise layers, which compute little for what
+    they read, gain nothing from 16 bits and stay fp32; weight-only precisions are for dense layers.
+    """
+    return {n.name: precision for n in network.layers if _can_have(network, n, precision)}
+
+
+def _can_have(network: Network, layer: Node, precision: Precision) -> bool:
+    if precision in WEIGHT_ONLY:
+        return layer.op == "Gemm"
+    if precision in HALF:
+        return not is_depthwise(network, layer)
+    if precision in INTEGER:
         products = int(np.prod(network.types[layer.inputs[1]].shape[1:]))
-        if _INT32_MAX - products * 255 * 127 >= _LEAST_BIAS_MAX:
-            found[layer.name] = "int8"
-    return found
+        return _INT32_MAX - products * 255 * 127 >= _LEAST_BIAS_MAX
+    return True
+
+
+def is_depthwise(network: Network, layer: Node) -> bool:
+    """Whether a layer is a convolution of every channel by itself."""
+    grouped = layer.op == "Conv" and layer.attributes.get("group", 1) != 1
+    return grouped and network.types[layer.inputs[1]].shape[1] == 1
+
+
+def _check(network: Network, precisions: Mapping[str, Precision]) -> None:
+    layers = {node.name: node for node in network.layers}
+    if unknown := sorted(set(precisions) - set(layers)):
+        raise ModelError(f"'{network.name}' has no layer {', '.join(map(repr, unknown))}")
+    for name, precision in precisions.items():
+        if precision == "fp32":
+            continue
+        _check_form(layers[name], network.constants)
+        if precision in WEIGHT_ONLY and layers[name].op != "Gemm":
+            raise ModelError(
+                f"layer '{name}' ({layers[name].op}) cannot be {precision}, which is for dense "
+                "layers. Choose another precision for it."
+            )
 
 
 def quantize_weight(
@@ -124,13 +174,6 @@ def quantize_weight(
     return QuantizedWeight(integers=integers, scale=scale)
 
 
-def _levels(network: Network, layer: Node, weight_bits: int) -> int:
-    depthwise = layer.attributes.get("group", 1) != 1 and (
-        network.constants[layer.inputs[1]].shape[1] == 1
-    )
-    return 127 if depthwise else 2 ** (weight_bits - 1) - 1
-
-
 def _redirected(node: Node, placement: Placement) -> Node:
     """The node reading dequantized values where an int8 unit reads or made them."""
     inputs = tuple(
@@ -156,8 +199,8 @@ def _quantize_tensor(
     if root not in ranges:
         raise ModelError(f"tensor '{root}' has no calibrated range; calibrate this very network")
     scale, zero = f"{root}/scale", f"{root}/zero_point"
-    _add(constants, types, scale, np.asarray(ranges[root].scale))
-    _add(constants, types, zero, np.asarray(ranges[root].zero_point, dtype=np.uint8))
+    add_constant(constants, types, scale, np.asarray(ranges[root].scale))
+    add_constant(constants, types, zero, np.asarray(ranges[root].zero_point, dtype=np.uint8))
     integers, reals = f"{tensor}/quantized", f"{tensor}/dequantized"
     types[integers] = TensorType(shape=types[tensor].shape, dtype="uint8")
     types[reals] = types[tensor]
@@ -197,8 +240,8 @@ def _quantize_layer(
     bias_scale = np.asarray(quantized.scale * input_scale, dtype=np.float32)
     integers = np.clip(np.rint(bias / bias_scale.astype(np.float64)), -_INT32_MAX, _INT32_MAX)
     made = [
-        _dequantize(node.name, "weight", quantized.integers, quantized.scale, constants, types),
-        _dequantize(node.name, "bias", integers.astype(np.int32), bias_scale, constants, types),
+        add_dequantized(node.name, "weight", quantized.integers, quantized.scale, constants, types),
+        add_dequantized(node.name, "bias", integers.astype(np.int32), bias_scale, constants, types),
     ]
     inputs = (node.inputs[0], made[0].outputs[0], made[1].outputs[0])
     return [*made, dataclasses.replace(node, inputs=inputs)]
@@ -225,41 +268,3 @@ def _weight_and_bias(
     if len(node.inputs) > 2 and node.inputs[2]:
         bias += constants[node.inputs[2]].reshape(-1).astype(np.float32)
     return weight, bias
-
-
-def _dequantize(
-    layer: str,
-    role: str,
-    integers: Array,
-    scale: npt.NDArray[np.float32],
-    constants: dict[str, Array],
-    types: dict[str, TensorType],
-) -> Node:
-    stem = f"{layer}/{role}"
-    _add(constants, types, f"{stem}_quantized", integers)
-    _add(constants, types, f"{stem}_scale", scale)
-    _add(constants, types, f"{stem}_zero_point", np.zeros(scale.shape, dtype=integers.dtype))
-    types[f"{stem}_dequantized"] = TensorType(shape=integers.shape, dtype="float32")
-    return Node(
-        name=f"{stem}_dequantize",
-        op="DequantizeLinear",
-        inputs=(f"{stem}_quantized", f"{stem}_scale", f"{stem}_zero_point"),
-        outputs=(f"{stem}_dequantized",),
-        attributes={"axis": 0} if scale.ndim else {},
-    )
-
-
-def _add(
-    constants: dict[str, Array], types: dict[str, TensorType], name: str, value: Array
-) -> None:
-    constants[name] = value
-    types[name] = TensorType(shape=value.shape, dtype=value.dtype.name)
-
-
-def _without_unread(network: Network) -> Network:
-    read = {t for node in network.nodes for t in node.inputs}
-    gone = set(network.constants) - read
-    return network.replace(
-        constants={n: v for n, v in network.constants.items() if n not in gone},
-        types={n: t for n, t in network.types.items() if n not in gone},
-    )

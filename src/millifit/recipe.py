@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from millifit.errors import UsageError
 from millifit.files import write_atomically
 from millifit.search.budget import parse_budget
+from millifit.targets.target import Precision
 
 DEMO = {"budget": "50%", "run": "runs/demo"}
 
@@ -23,8 +24,9 @@ class Recipe(BaseModel):
 
     `mean` and `std` give x = (raw - mean) / std, one value or one per channel. `budget` is "60%"
     of the baseline's measured latency or a time such as "8ms". `max_drop` is in points of accuracy
-    (1.0 is one image in a hundred; None: no limit). `tune` is for how many seconds kernels are
-    tuned before anything is priced. Paths are relative to the working directory.
+    (1.0 is one image in a hundred; None: no limit). `precisions` are those that layers may have
+    besides fp32 (None: int8, and w7a8 where the target has it). `tune` is for how many seconds
+    kernels are tuned before anything is priced. Paths are relative to the working directory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
     run: str = Field(default="runs/fit", min_length=1)
     store: str | None = None
+    precisions: tuple[Precision, ...] | None = None
     prune: bool = True
     epochs: int | None = Field(default=None, ge=0)
     trials: int = Field(default=6, ge=1, le=1000)
@@ -55,6 +58,14 @@ class Recipe(BaseModel):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.replace("x", ",").split(","))
         return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("precisions", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """What was typed: "fp32,int8"."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return value
 
     @field_validator("max_drop", mode="before")
     @classmethod

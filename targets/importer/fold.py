@@ -11,6 +11,7 @@ from millifit.targets.network import Array, Network, Node, TensorType
 
 # A constant may always be as large as what it is made of, and at least this many elements.
 _LARGEST_FOLDED = 1 << 20
+_LAYERS = ("Conv", "Gemm", "MatMul")
 # Not constant although the inputs are, or to be kept for the precision they state.
 _KEPT = (
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
@@ -29,9 +30,10 @@ def fold_constants(network: Network) -> Network:
     constants = dict(network.constants)
     types = dict(network.types)
     kept: list[Node] = []
+    stated = _half_weights(network)
     for node in network.nodes:
         values = None
-        if not set(node.outputs) & set(network.outputs):
+        if node.name not in stated and not set(node.outputs) & set(network.outputs):
             values = _values(node, constants, types, network.opset)
         if values is None:
             kept.append(node)
@@ -43,6 +45,28 @@ def fold_constants(network: Network) -> Network:
     if len(kept) == len(network.nodes):
         return network
     return network.replace(nodes=tuple(kept), constants=constants, types=types)
+
+
+def _half_weights(network: Network) -> set[str]:
+    """Casts of 16-bit weights whose layers read a tensor rounded to the same type."""
+    producers, readers = network.producers(), network.consumers()
+
+    def rounded(layer: Node, dtype: str) -> bool:
+        back = producers.get(layer.inputs[0])
+        if back is None or back.op != "Cast" or layer.op not in _LAYERS:
+            return False
+        known = network.types.get(back.inputs[0])
+        return known is not None and known.dtype == dtype
+
+    found = set()
+    for node in network.nodes:
+        held = network.constants.get(node.inputs[0]) if node.op == "Cast" else None
+        if held is None or held.dtype.name not in ("float16", "bfloat16"):
+            continue
+        layers = readers.get(node.outputs[0], [])
+        if layers and all(rounded(layer, held.dtype.name) for layer in layers):
+            found.add(node.name)
+    return found
 
 
 def _values(

@@ -12,8 +12,9 @@ import onnx.shape_inference
 import onnx.version_converter
 
 from millifit.errors import ModelError, UnsupportedOperator
-from millifit.targets.importer.infer import infer_types
+from millifit.targets.importer.infer import infer_types, to_onnx
 from millifit.targets.importer.onnx_nodes import array, dtype_name, read_node
+from millifit.targets.importer.simplify_composites import COMPOSITES_OPSET, PARTS_OF_COMPOSITES
 from millifit.targets.network import Array, Network, Node, TensorType
 
 _Kind = onnx.AttributeProto
@@ -204,15 +205,40 @@ def _fix_shapes(model: onnx.ModelProto, types: Mapping[str, TensorType]) -> None
 def _supported_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = _opset(model)
     if opset in _OPSETS:
-        return model
-    wanted = min(max(opset, _OPSETS[0]), _OPSETS[-1])
+        return _with_composites(model)
+    return _converted(model, min(max(opset, _OPSETS[0]), _OPSETS[-1]))
+
+
+def with_opset(network: Network, opset: int) -> Network:
+    """The same network in `opset`, or as it is where its own is newer; in ONNX's own form.
+
+    ModelError where ONNX cannot convert it.
+    """
+    if network.opset >= opset:
+        return network
+    return from_onnx(_converted(to_onnx(network), opset), name=network.name)
+
+
+def _converted(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
     try:
         return onnx.version_converter.convert_version(model, wanted)
     except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as refused:
         raise ModelError(
-            f"the model has opset {opset} and cannot be converted to {wanted}: {refused}. "
+            f"the model has opset {_opset(model)} and cannot be converted to {wanted}: {refused}. "
             "Export it with opset 18."
         ) from refused
+
+
+def _with_composites(model: onnx.ModelProto) -> onnx.ModelProto:
+    """In the opset that has Gelu and LayerNormalization, where a model seems to spell them out."""
+    present = {proto.op_type for proto in model.graph.node}
+    spelled_out = any(present.issuperset(parts) for parts in PARTS_OF_COMPOSITES)
+    if _opset(model) >= COMPOSITES_OPSET or not spelled_out:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, COMPOSITES_OPSET)
+    except (RuntimeError, ValueError, onnx.version_converter.ConvertError):
+        return model  # as good a model, only slower
 
 
 def _check_finite(nodes: list[Node], constants: Mapping[str, Array]) -> None:

@@ -13,7 +13,7 @@ from millifit.errors import ModelError, UnsupportedOperator
 from millifit.targets.network import Array, AttributeValue, Node
 
 DTYPES = (
-    *("float32", "float64", "float16", "bool"),
+    *("float32", "float64", "float16", "bfloat16", "bool", "int4"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 _Attribute = onnx.AttributeProto

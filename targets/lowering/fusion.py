@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from millifit.targets.kernel import Kernel, KernelAttribute
+from millifit.targets.lowering.activations import (
+    Activation,
+    activation_behind,
+    quantized_activation,
+)
 from millifit.targets.lowering.tensors import Tensors, Value, scalars_of
 from millifit.targets.network import Array, Node
 from millifit.targets.target import Precision
@@ -23,33 +28,69 @@ class Tail:
     nodes: list[Node] = field(default_factory=list)
     residual: Value | None = None
     quantized: Value | None = None  # scale and zero point of a uint8 output
+    half: Value | None = None  # an output of 16 bits
 
 
-def follow(state: Tensors, node: Node, *, integer: bool, residual: bool) -> Tail:
-    """Follow the graph behind `node`; `residual` says whether an addition may be fused."""
+def follow(
+    state: Tensors,
+    node: Node,
+    *,
+    integer: bool,
+    residual: bool,
+    writes_half: bool = False,
+    half_residual: str = "",
+) -> Tail:
+    """Follow the graph behind `node`; `residual` says whether an addition may be fused.
+
+    `writes_half` says whether the kernel can write 16 bits; `half_residual` names the 16-bit
+    element type in which it can read an operand to add.
+    """
     tail = Tail(tensor=node.outputs[0])
-    low, high = _absorb_activation(state, tail)
-    added = residual and _absorbed_addition(state, tail, low, high)
+    low, high = _absorb_activations(state, tail)
+    added = residual and _absorbed_addition(state, tail, low, high, half_residual)
     if added:
-        low, high = _absorb_activation(state, tail)
+        low, high = _absorb_activations(state, tail)
     quantizer = state.only_reader(tail.tensor)
     if (integer and added) or quantizer is None or quantizer.op != "QuantizeLinear":
         _close_real(tail, low, high)
+        if writes_half and rounded_only(state, tail.tensor) is not None:
+            _absorb_rounding(state, tail)
         return tail
     absorb_quantization(state, tail, quantizer)
-    if integer and residual:
-        _absorb_quantized_addition(state, tail, low, high)
-    if added or tail.residual is None:
-        put_limits(tail.constants, "act", low, high)
+    put_limits(tail.constants, "act", low, high)
+    if integer and not tail.steps:
+        if residual:
+            _absorb_quantized_addition(state, tail, low, high)
+        if not tail.steps:
+            _absorb_quantized_activation(state, tail, low, high)
     return tail
 
 
-def _absorb_activation(state: Tensors, tail: Tail) -> tuple[float, float]:
-    """Limits of the Relu and Clip nodes that follow."""
+def _absorb_activations(state: Tensors, tail: Tail) -> tuple[float, float]:
+    """The activation functions that follow, as steps; the limits of a last Relu or Clip."""
+    low, high = _absorb_limits(state, tail)
+    while (found := activation_behind(state, tail.tensor)) is not None:
+        if found.constants and "alpha" in tail.constants:
+            break  # a kernel has one pair of parameters
+        _close_real(tail, low, high)
+        _take_activation(state, tail, found)
+        low, high = _absorb_limits(state, tail)
+    return low, high
+
+
+def _take_activation(state: Tensors, tail: Tail, found: Activation) -> None:
+    tail.steps.append(found.step)
+    tail.constants |= found.constants
+    for node in found.nodes:
+        _take(state, tail, node)
+
+
+def _absorb_limits(state: Tensors, tail: Tail) -> tuple[float, float]:
+    """Limits of the Relu and Clip nodes that follow; after one Clip as a step, only of Relu."""
     low, high = -math.inf, math.inf
     while (reader := state.only_reader(tail.tensor)) is not None:
         limits = activation_limits(reader)
-        if limits is None:
+        if limits is None or (reader.op == "Clip" and "clip" in tail.steps):
             break
         low, high = min(max(low, limits[0]), limits[1]), min(max(high, limits[0]), limits[1])
         _take(state, tail, reader)
@@ -62,17 +103,42 @@ def _take(state: Tensors, tail: Tail, node: Node) -> None:
     tail.tensor = node.outputs[0]
 
 
-def _absorbed_addition(state: Tensors, tail: Tail, low: float, high: float) -> bool:
+def rounded_only(state: Tensors, tensor: str) -> Node | None:
+    """The Cast to 16 bits that alone reads `tensor` and that only Casts back to float32 read."""
+    cast = state.only_reader(tensor)
+    return cast if cast is not None and state.rounds(cast) else None
+
+
+def _absorb_rounding(state: Tensors, tail: Tail) -> None:
+    """Fuse a Cast: the output has 16 bits."""
+    cast = state.only_reader(tail.tensor)
+    assert cast is not None
+    _take(state, tail, cast)
+    tail.half = Value(
+        tensor=tail.tensor,
+        shape=state.shape_last(cast.inputs[0]),
+        dtype=state.network.types[tail.tensor].dtype,
+        last=True,
+    )
+
+
+def _absorbed_addition(
+    state: Tensors, tail: Tail, low: float, high: float, half_residual: str
+) -> bool:
     """Fuse an addition of real values that are already there."""
     reader = state.only_reader(tail.tensor)
     if reader is None or reader.op != "Add":
         return False
     other = other_input(reader, tail.tensor)
-    if other not in state.real or state.network.types[other] != state.network.types[tail.tensor]:
+    present = other in state.real or other in state.half
+    if not present or state.network.types[other] != state.network.types[tail.tensor]:
         return False
     if not unlimited(low, high) and not (low == 0 and high == math.inf):
         return False  # one pair of limits is kept for what follows the addition
-    value = state.last(state.real[other], other)
+    half = state.half.get(other)
+    if half is None or half.dtype != half_residual:
+        half = state.real_of(other)
+    value = state.last(half, other)
     if not unlimited(low, high):
         tail.steps.append("relu")
     tail.steps.append("add")
@@ -123,7 +189,7 @@ def _absorb_quantized_addition(state: Tensors, tail: Tail, low: float, high: flo
         return
     ahead = Tail(tensor=addition.outputs[0])
     taken = set(state.done)
-    after_low, after_high = _absorb_activation(state, ahead)
+    after_low, after_high = _absorb_limits(state, ahead)
     quantizer = state.only_reader(ahead.tensor)
     if quantizer is None or quantizer.op != "QuantizeLinear":
         state.done = taken
@@ -139,6 +205,28 @@ def _absorb_quantized_addition(state: Tensors, tail: Tail, low: float, high: flo
     absorb_quantization(state, tail, quantizer)
 
 
+def _absorb_quantized_activation(state: Tensors, tail: Tail, low: float, high: float) -> None:
+    """Fuse ``Q -> DQ -> activation function -> [Q]``: it reads values rounded to 8 bits."""
+    inner = tail.quantized
+    assert inner is not None
+    found = quantized_activation(state, tail.tensor, (inner.scale, inner.zero_point))
+    if found is None:
+        return
+    tail.quantized = None
+    tail.steps.append("round")
+    _take_activation(state, tail, found)
+    tail.constants |= scalars_of(inner=inner)
+    put_limits(tail.constants, "inner_act", low, high)
+    low, high = _absorb_limits(state, tail)
+    quantizer = state.only_reader(tail.tensor)
+    if quantizer is None or quantizer.op != "QuantizeLinear":
+        put_limits(tail.constants, "act", -math.inf, math.inf)
+        _close_real(tail, low, high)
+        return
+    put_limits(tail.constants, "act", low, high)
+    absorb_quantization(state, tail, quantizer)
+
+
 def emit_anchor(
     state: Tensors,
     node: Node,
@@ -149,14 +237,22 @@ def emit_anchor(
     precision: Precision,
     attributes: dict[str, KernelAttribute],
     constants: dict[str, Array],
+    last: bool = True,
 ) -> None:
-    """Emit an anchor with its tail, and record the value that comes out."""
-    shape = state.shape_last(node.outputs[0])
+    """Emit an anchor with its tail, and record the value that comes out.
+
+    `last` says whether a map of rank 4 is made channels-last.
+    """
+    shape = (
+        state.shape_last(node.outputs[0]) if last else state.network.types[node.outputs[0]].shape
+    )
+    made = tail.quantized or tail.half
+    if made is None:
+        made = Value(tensor=tail.tensor, shape=shape, dtype="float32", last=last)
     if tail.quantized is not None:
-        made = tail.quantized
-        constants |= scalars_of(output=made)
-    else:
-        made = Value(tensor=tail.tensor, shape=shape, dtype="float32", last=True)
+        constants |= scalars_of(output=tail.quantized)
+    if not last:
+        made = replace(made, shape=shape, last=False)
     if tail.residual is not None:
         inputs = [*inputs, tail.residual]
     kernel = Kernel(
@@ -171,6 +267,8 @@ def emit_anchor(
     state.emit(kernel, inputs, made.tensor, constants | tail.constants, names)
     if tail.quantized is not None:
         state.quantized[made.tensor] = made
+    elif tail.half is not None:
+        state.half[made.tensor] = made
     else:
         state.real[made.tensor] = made
 

@@ -5,33 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from millifit.errors import ModelError
-from millifit.targets.kernel import Kernel, KernelAttribute
-from millifit.targets.lowering.fusion import (
-    Tail,
-    absorb_quantization,
-    activation_limits,
-    emit_anchor,
-    follow,
-    other_input,
-    put_limits,
-)
-from millifit.targets.lowering.layers import pads_of, pair_of
+from millifit.targets.kernel import Kernel
 from millifit.targets.lowering.tensors import Tensors, Value, scalars_of
 from millifit.targets.network import Array, Node
-from millifit.targets.target import Precision
 
-BINARY = {"Add": "add", "Mul": "mul", "Sub": "sub", "Div": "div"}
-UNARY = {
-    "Relu": "relu",
-    "Clip": "clip",
-    "Sigmoid": "sigmoid",
-    "HardSigmoid": "hard_sigmoid",
-    "HardSwish": "hard_swish",
-    "Tanh": "tanh",
-    "LeakyRelu": "leaky_relu",
-}
-_DEFAULTS = {"hard_sigmoid": {"alpha": 0.2, "beta": 0.5}, "leaky_relu": {"alpha": 0.01}}
-POOLS = {"MaxPool": "max_pool", "AveragePool": "avg_pool", "GlobalAveragePool": "global_avg_pool"}
 VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 
 
@@ -83,62 +60,6 @@ def dequantize(state: Tensors, node: Node) -> None:
     state.quantized[node.outputs[0]] = replace(value, scale=scale, zero_point=zero_point)
 
 
-def pool(state: Tensors, node: Node) -> None:
-    """Emit a pooling operator; uint8 maps are pooled as they are."""
-    source = node.inputs[0]
-    attributes: dict[str, KernelAttribute] = {}
-    if node.op != "GlobalAveragePool":
-        attributes = {
-            "kernel": pair_of(node, "kernel_shape", (1, 1)),
-            "strides": pair_of(node, "strides", (1, 1)),
-            "pads": pads_of(node),
-        }
-        if node.op == "AveragePool":
-            attributes["count_include_pad"] = int(str(node.attributes.get("count_include_pad", 0)))
-    if len(state.network.types[source].shape) != 4:
-        generic(state, node)
-        return
-    dilated = any(step != 1 for step in pair_of(node, "dilations", (1, 1)))
-    if dilated or len(node.outputs) > 1 or node.attributes.get("ceil_mode", 0):
-        generic(state, node)
-        return
-    op = POOLS[node.op]
-    if source in state.quantized and op == "max_pool":
-        value = state.last(state.quantized[source], source)
-        made = replace(value, tensor=node.outputs[0], shape=state.shape_last(node.outputs[0]))
-        kernel = Kernel(
-            op=op,
-            inputs=(value.type,),
-            output=made.type,
-            precision="int8",
-            attributes=tuple(sorted(attributes.items())),
-        )
-        state.emit(kernel, [value], made.tensor, {}, (node.name,))
-        state.quantized[node.outputs[0]] = made
-        return
-    integer = source in state.quantized
-    tail = Tail(tensor=node.outputs[0])
-    quantizer = state.only_reader(tail.tensor)
-    if op != "max_pool" and quantizer is not None and quantizer.op == "QuantizeLinear":
-        absorb_quantization(state, tail, quantizer)
-    constants: dict[str, Array] = {}
-    if integer:
-        value = state.last(state.quantized[source], source)
-        constants = scalars_of(input=value)
-    else:
-        value = state.last(state.real_of(source), source)
-    emit_anchor(
-        state,
-        node,
-        op,
-        [value],
-        tail,
-        precision="int8" if integer else "fp32",
-        attributes=attributes,
-        constants=constants,
-    )
-
-
 def view(state: Tensors, node: Node) -> None:
     """Another shape of the same memory; a real map goes back to channels first before."""
     source, made = node.inputs[0], node.outputs[0]
@@ -147,101 +68,11 @@ def view(state: Tensors, node: Node) -> None:
     if source in state.quantized and movable:
         value = state.quantized[source]
         state.quantized[made] = replace(value, shape=shape, last=False)
-    if source in state.real or made not in state.quantized:
+    if source in state.half and movable:
+        state.half[made] = replace(state.half[source], shape=shape, last=False)
+    if source in state.real or (made not in state.quantized and made not in state.half):
         value = state.first(source)
         state.real[made] = replace(value, shape=shape, last=False)
-
-
-def binary(state: Tensors, node: Node) -> None:
-    """Emit arithmetic on two maps, or on a map and a constant."""
-    constant = next((n for n in node.inputs if state.constant(n) is not None), None)
-    output = state.network.types[node.outputs[0]]
-    left = node.inputs[0]
-    if output.dtype != "float32" or len(output.shape) not in (2, 4):
-        generic(state, node)
-        return
-    if constant is not None:
-        _binary_constant(state, node, constant)
-        return
-    right = node.inputs[1]
-    shapes = [state.network.types[name].shape for name in (left, right)]
-    if shapes[0] != output.shape and node.op in ("Add", "Mul"):
-        left, right, shapes = right, left, shapes[::-1]
-    per_channel = len(output.shape) == 4 and shapes[1] == (*output.shape[:2], 1, 1)
-    if shapes[0] != output.shape or not (shapes[1] == output.shape or per_channel):
-        generic(state, node)
-        return
-    both = left in state.quantized and right in state.quantized and not per_channel
-    integer = both and node.op == "Add"
-    tail = follow(state, node, integer=False, residual=False)
-    if integer and tail.quantized is not None:
-        values = [state.last(state.quantized[n], n) for n in (left, right)]
-        constants = scalars_of(input=values[0], residual=values[1])
-        precision: Precision = "int8"
-    else:
-        values = [state.last(state.real_of(n), n) for n in (left, right)]
-        constants, precision = {}, "fp32"
-    emit_anchor(
-        state,
-        node,
-        BINARY[node.op],
-        values,
-        tail,
-        precision=precision,
-        attributes={},
-        constants=constants,
-    )
-
-
-def _binary_constant(state: Tensors, node: Node, constant: str) -> None:
-    operand = state.constant(constant)
-    other = other_input(node, constant)
-    output = state.network.types[node.outputs[0]]
-    commutes = node.op in ("Add", "Mul") or node.inputs[1] == constant
-    assert operand is not None
-    rank, channels = len(output.shape), output.shape[1]
-    aligned = (1,) * (rank - operand.ndim) + operand.shape
-    fits = operand.size == 1 or (operand.size == channels and aligned[1] == channels)
-    if not (commutes and fits and state.network.types[other].shape == output.shape):
-        generic(state, node)
-        return
-    tail = follow(state, node, integer=False, residual=False)
-    value = state.last(state.real_of(other), other)
-    emit_anchor(
-        state,
-        node,
-        BINARY[node.op],
-        [value],
-        tail,
-        precision="fp32",
-        attributes={},
-        constants={"operand": operand},
-    )
-
-
-def unary(state: Tensors, node: Node) -> None:
-    """Emit an activation function that was fused into nothing."""
-    source = node.inputs[0]
-    op = UNARY[node.op]
-    limits = activation_limits(node)
-    if state.network.types[source].dtype != "float32" or (op == "clip" and limits is None):
-        generic(state, node)
-        return
-    value = state.last(state.real_of(source), source)
-    attributes: dict[str, KernelAttribute] = {
-        name: float(str(node.attributes.get(name, default)))
-        for name, default in _DEFAULTS.get(op, {}).items()
-    }
-    constants: dict[str, Array] = {}
-    if op == "clip" and limits is not None:
-        put_limits(constants, "clip", *limits)
-    tail = Tail(tensor=node.outputs[0])
-    quantizer = state.only_reader(tail.tensor)
-    if quantizer is not None and quantizer.op == "QuantizeLinear":
-        absorb_quantization(state, tail, quantizer)
-    emit_anchor(
-        state, node, op, [value], tail, precision="fp32", attributes=attributes, constants=constants
-    )
 
 
 def generic(state: Tensors, node: Node) -> None:

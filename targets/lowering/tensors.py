@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from millifit.errors import ModelError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, Network, Node, TensorType
 from millifit.targets.program import Call
-from millifit.targets.target import Target
+from millifit.targets.target import HALF, Target, activation_dtype
+
+if TYPE_CHECKING:
+    from millifit.targets.lowering.attention import Scores
+    from millifit.targets.lowering.strided import Strided
+
+HALF_DTYPES = tuple(activation_dtype(precision) for precision in HALF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +49,30 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A quantized constant: ``(values - zero_point) * scale``, per tensor or along `axis`."""
+    """A quantized constant: ``(values - zero_point) * scale``, per tensor or along `axis`.
+
+    With a `block`, so many neighbours along `axis` share an entry of `scale`, whose other axes are
+    those of `values`.
+    """
 
     values: Array
     scale: Array
     zero_point: Array
     axis: int
+    block: int = 0
 
     @property
     def real(self) -> Array:
         """The float32 values it stands for."""
+        if self.block:
+            extent = self.values.shape[self.axis]
+
+            def spread(given: Array) -> npt.NDArray[np.float32]:
+                wide = np.repeat(given.astype(np.float32), self.block, axis=self.axis)
+                return np.take(wide, np.arange(extent), axis=self.axis)
+
+            zeros = np.broadcast_to(self.zero_point, self.scale.shape)
+            return np.asarray((self.values.astype(np.float32) - spread(zeros)) * spread(self.scale))
         shape = [1] * self.values.ndim
         if self.scale.size > 1:
             shape[self.axis] = self.scale.size
@@ -61,13 +84,16 @@ class Stored:
     @property
     def transposed(self) -> Stored:
         """The same of a matrix, rows and columns exchanged."""
-        return replace(self, values=self.values.T, axis=1 - self.axis)
+        turned = replace(self, values=self.values.T, axis=1 - self.axis)
+        if not self.block:
+            return turned
+        return replace(turned, scale=self.scale.T, zero_point=self.zero_point.T)
 
 
 class Tensors:
     """The state of one lowering: values by the network's tensor, and the program so far.
 
-    `real` has float values and `quantized` uint8 forms; a tensor may have either or both. `done`
+    `real` has float values, `quantized` uint8 forms and `half` forms of 16 bits. `done`
     names the nodes that were lowered, as anchors or fused into one.
     """
 
@@ -81,6 +107,12 @@ class Tensors:
         # Real values of a network's tensor, and the uint8 form it also or only has.
         self.real: dict[str, Value] = {}
         self.quantized: dict[str, Value] = {}
+        self.half: dict[str, Value] = {}
+        # Not computed yet: how to compute it, and what it is to those who need not.
+        self.deferred: dict[str, Callable[[], None]] = {}
+        self.strided: dict[str, Strided] = {}
+        self.scores: dict[str, Scores] = {}
+        self._alone: set[str] = set()
         self.done: set[str] = set()
 
     def enter(self, name: str) -> None:
@@ -96,7 +128,8 @@ class Tensors:
 
     def leave(self, name: str) -> str:
         """The program's tensor of a network output: real values, channels first, of its own."""
-        if name not in self.real and name not in self.quantized:
+        made = (self.real, self.quantized, self.deferred)
+        if not any(name in tensors for tensors in made):
             raise ModelError(f"output '{name}' of the network is made by nothing that is lowered")
         value = self.first(name)
         shape = self.network.types[name].shape
@@ -131,13 +164,26 @@ class Tensors:
         )
 
     def real_of(self, tensor: str) -> Value:
-        """Real values of a tensor; dequantized here where only uint8 exists."""
+        """Real values of a tensor; made here where only uint8 or 16 bits exist, or nothing yet."""
+        if tensor in self.deferred:
+            self.deferred.pop(tensor)()
         if tensor in self.real:
             return self.real[tensor]
+        if tensor in self.half:
+            return self._widened(tensor)
         value = self.quantized[tensor]
         made = replace(value, tensor=f"{tensor}:real", dtype="float32", scale=0.0, zero_point=0)
         kernel = Kernel(op="dequantize", inputs=(value.type,), output=made.type, precision="fp32")
         self.emit(kernel, [value], made.tensor, scalars_of(input=value), (tensor,))
+        self.real[tensor] = made
+        return made
+
+    def _widened(self, tensor: str) -> Value:
+        half = self.half[tensor]
+        made = replace(half, tensor=f"{tensor}:real", dtype="float32")
+        if made.tensor not in self.types:
+            kernel = Kernel(op="cast", inputs=(half.type,), output=made.type, precision="fp32")
+            self.emit(kernel, [half], made.tensor, {}, (tensor,))
         self.real[tensor] = made
         return made
 
@@ -180,11 +226,36 @@ class Tensors:
         return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
 
     def constant(self, tensor: str) -> Array | None:
-        """A constant's real values, dequantized where the model stores integers."""
+        """A constant's real values, also where the model stores integers or 16 bits."""
         if tensor in self.network.constants:
             return self.network.constants[tensor]
+        if self.stored_half(tensor):
+            held = self.network.constants[self.producers[tensor].inputs[0]]
+            return held.astype(np.float32)
         stored = self.stored(tensor)
         return None if stored is None else stored.real
+
+    def stored_half(self, tensor: str) -> str:
+        """The 16-bit type of a constant behind a Cast to float32; empty for anything else."""
+        node = self.producers.get(tensor)
+        if node is None or node.op != "Cast" or node.inputs[0] not in self.network.constants:
+            return ""
+        stored = self.network.types[node.inputs[0]].dtype
+        real = self.network.types[tensor].dtype == "float32"
+        return stored if real and stored in HALF_DTYPES else ""
+
+    def rounds(self, node: Node) -> bool:
+        """Whether a node is a Cast to 16 bits that only Casts back to float32 read."""
+        if node.op != "Cast" or node.outputs[0] in self.network.outputs:
+            return False
+        types = self.network.types
+        if types[node.inputs[0]].dtype != "float32" or not self._is_half(node.outputs[0]):
+            return False
+        readers = self.consumers.get(node.outputs[0], [])
+        return all(r.op == "Cast" and types[r.outputs[0]].dtype == "float32" for r in readers)
+
+    def _is_half(self, tensor: str) -> bool:
+        return self.network.types[tensor].dtype in HALF_DTYPES
 
     def stored(self, tensor: str) -> Stored | None:
         """The integers of a constant behind a DequantizeLinear."""
@@ -197,7 +268,10 @@ class Tensors:
         if len(node.inputs) > 2 and node.inputs[2]:
             zero_point = constants[node.inputs[2]]
         axis = int(str(node.attributes.get("axis", 1))) % max(values.ndim, 1)
-        return Stored(values=values, scale=scale.ravel(), zero_point=zero_point.ravel(), axis=axis)
+        block = int(str(node.attributes.get("block_size", 0)))
+        if not block:
+            scale, zero_point = scale.ravel(), zero_point.ravel()
+        return Stored(values=values, scale=scale, zero_point=zero_point, axis=axis, block=block)
 
     def quantization(self, node: Node) -> tuple[float, int]:
         """Scale and uint8 zero point of a QuantizeLinear or DequantizeLinear of an activation."""
@@ -221,9 +295,18 @@ class Tensors:
     def only_reader(self, tensor: str) -> Node | None:
         """The one node that needs a tensor; None where there are several, or it is an output."""
         readers = self.consumers.get(tensor, [])
-        if len(readers) != 1 or tensor in self.network.outputs:
+        if len(readers) != 1 or tensor in self.network.outputs or tensor in self._alone:
             return None
         return readers[0]
+
+    def defer(self, tensor: str, compute: Callable[[], None]) -> None:
+        """Put off computing a tensor until it is read; nothing is fused behind it then."""
+
+        def now() -> None:
+            self._alone.add(tensor)
+            compute()
+
+        self.deferred[tensor] = now
 
 
 def scalars_of(**values: Value) -> dict[str, Array]:

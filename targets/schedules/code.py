@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import tir
+from millifit.targets.schedules.half import storage
 
 Constants = Mapping[str, Array]
 
@@ -37,9 +38,10 @@ class Signature:
     declarations: tuple[tir.Statement, ...]
     views: Mapping[str, tir.Buffer]
 
-    def function(self, body: list[tir.Statement]) -> tir.PrimFunc:
-        """The kernel with this body."""
-        return tir.function(self.parameters, [*self.declarations, *body])
+    def function(self, body: list[tir.Statement], *, definitions: str = "") -> tir.PrimFunc:
+        """The kernel with this body; `definitions` as in `tir.function`."""
+        statements = [*self.declarations, *body]
+        return tir.function(self.parameters, statements, definitions=definitions)
 
 
 def signature(kernel: Kernel, operands: Mapping[str, TensorType]) -> Signature:
@@ -48,7 +50,7 @@ def signature(kernel: Kernel, operands: Mapping[str, TensorType]) -> Signature:
     types = dict(zip(names, kernel.inputs, strict=False))
     types |= {**operands, "output": kernel.output}
     parameters = [tir.parameter(name, kind.shape, kind.dtype) for name, kind in types.items()]
-    flattened = [tir.flat(buffer) for buffer in parameters]
+    flattened = [tir.flat(buffer, dtype=storage(buffer.dtype)) for buffer in parameters]
     return Signature(
         parameters=tuple(parameters),
         declarations=tuple(declaration for declaration, _ in flattened),

@@ -28,6 +28,7 @@ class Dot:
         "avx2_pmaddubsw",
         "neon_smull",
         "neon_sdot",
+        "neon_usdot",
         "neon_i8mm",
         "avx512_bf16",
         "widen",
@@ -146,9 +147,13 @@ def dot_for(kernel: Kernel, target: Target) -> Dot:
 def stage(dot: Dot, value: tir.Expr, lanes: int) -> tir.Expr:
     """Activations as loaded from the map, in the type the multiply-add reads."""
     if dot.offset:
-        flipped = value ^ tir.const(dot.offset, "uint8", lanes)
-        return tir.reinterpret(flipped, dot.activation, lanes)
+        return tir.reinterpret(flipped(dot, value, lanes), dot.activation, lanes)
     return tir.cast(value, storage(dot.activation), lanes)
+
+
+def flipped(dot: Dot, value: tir.Expr, lanes: int) -> tir.Expr:
+    """uint8 activations as the bits of `activation`."""
+    return value ^ tir.const(dot.offset, "uint8", lanes) if dot.offset else value
 
 
 def load_weights(dot: Dot, buffer: tir.Buffer, base: tir.Expr, lanes: int) -> tir.Expr:
@@ -169,19 +174,40 @@ def load_activation(dot: Dot, buffer: tir.Buffer, base: tir.Expr, steps: int) ->
     return tir.reinterpret(value, dot.broadcast, steps)
 
 
+def quad_dot(target: Target) -> Dot | None:
+    """The step that multiplies 4 neighbouring bytes in every lane; None where there is none."""
+    kind: Literal["avx512_vnni", "avx_vnni", "neon_sdot", "neon_usdot"]
+    match target.dot_product:
+        case "avx512_vnni" | "avx_vnni" | "neon_sdot":
+            kind = target.dot_product
+        case "neon_i8mm":
+            kind = "neon_usdot"
+        case _:
+            return None
+    activation = "int8" if kind == "neon_sdot" else "uint8"
+    return Dot(kind=kind, unit=4, activation=activation, weight="int8", accumulator="int32")
+
+
 def multiply_add(
     dot: Dot, accumulator: tir.Expr, activation: tir.Expr, weights: tir.Expr, lanes: int
 ) -> tir.Expr:
     """``accumulator + activation * weights`` for `lanes` output channels."""
-    spread = tir.splat(activation, lanes)
+    return add_products(dot, accumulator, tir.splat(activation, lanes), weights, lanes)
+
+
+def add_products(
+    dot: Dot, accumulator: tir.Expr, spread: tir.Expr, weights: tir.Expr, lanes: int
+) -> tir.Expr:
+    """The same with activations of its own in every lane."""
     if dot.kind == "avx512_bf16":
         pairs = tir.reinterpret(spread, "uint16", lanes * 2)
         return dot_bf16(accumulator, pairs, weights, lanes)
     if dot.kind in ("fma", "widen"):
         return accumulator + spread * weights
     bits = lanes * 32
-    if dot.kind in ("neon_smull", "neon_sdot"):
-        return _neon(dot, accumulator, tir.reinterpret(spread, "int8", lanes * dot.unit), weights)
+    if dot.kind in ("neon_smull", "neon_sdot", "neon_usdot"):
+        bytes_ = tir.reinterpret(spread, dot.activation, lanes * dot.unit)
+        return _neon(dot, accumulator, bytes_, weights)
     if dot.kind in ("avx512_vnni", "avx_vnni"):
         return tir.llvm(
             f"llvm.x86.avx512.vpdpbusd.{bits}",
@@ -212,9 +238,9 @@ def _neon(dot: Dot, accumulator: tir.Expr, activation: tir.Expr, weights: tir.Ex
     accumulator at once (``sadalp``). That is exact for all weights and takes no longer than
     ``smlal`` where a core multiplies and adds side by side.
     """
-    if dot.kind == "neon_sdot":
-        name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-        return tir.llvm(name, "int32", 4, accumulator, weights, activation)
+    if dot.kind != "neon_smull":
+        name = f"llvm.aarch64.{dot.kind.replace('_', '.')}.v4i32.v16i8"
+        return tir.llvm(name, "int32", 4, accumulator, activation, weights)
     products = tir.llvm("llvm.aarch64.neon.smull.v8i16", "int16", 8, weights, activation)
     return accumulator + tir.llvm("llvm.aarch64.neon.saddlp.v4i32.v8i16", "int32", 4, products)
 

@@ -120,15 +120,22 @@ def add_quantized(
     Computed in units of the output with its zero point, rounded once, as ONNX Runtime's
     QLinearAdd does, so that both agree on ties.
     """
+    total = _sum_of_quantized(first, residual, prefix, scalars, lanes)
+    rounded = tir.round_half_even(total)
+    return tir.cast(_limited(rounded, "output", scalars, lanes), "uint8", lanes)
+
+
+def _sum_of_quantized(
+    first: tir.Expr, residual: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int
+) -> tir.Expr:
+    """`add_quantized` before it is rounded; the output's zero point is in it."""
     second = tir.cast(tir.cast(residual, "int32", lanes), "float32", lanes)
     ratio, residual_ratio = scalar(scalars, "first_ratio"), scalar(scalars, "residual_ratio")
     offset = scalar(scalars, "output_zero_point")
     offset = offset - ratio * scalar(scalars, f"{prefix}_zero_point")
     offset = offset - residual_ratio * scalar(scalars, "residual_zero_point")
     total = second * tir.splat(residual_ratio, lanes) + tir.splat(offset, lanes)
-    total = first * tir.splat(ratio, lanes) + total
-    rounded = tir.round_half_even(total)
-    return tir.cast(_limited(rounded, "output", scalars, lanes), "uint8", lanes)
+    return first * tir.splat(ratio, lanes) + total
 
 
 def multiply_quantized(

@@ -23,7 +23,8 @@ from millifit.targets.schedules.reduction import REDUCTIONS, reduction
 from millifit.targets.schedules.resize import resize
 from millifit.targets.schedules.softmax import softmax
 from millifit.targets.schedules.strided import strided
-from millifit.targets.target import Target
+from millifit.targets.schedules.weight_only import weight_only
+from millifit.targets.target import WEIGHT_ONLY, Target
 
 
 def schedule(kernel: Kernel, target: Target) -> KernelCode:
@@ -36,6 +37,8 @@ def schedule(kernel: Kernel, target: Target) -> KernelCode:
     match kernel.op:
         case "conv2d":
             return conv2d(kernel, target)
+        case "dense" if kernel.precision in WEIGHT_ONLY:
+            return weight_only(kernel, target)
         case "dense":
             return contraction(kernel, target)
         case "depthwise_conv2d" if kernel.integer:

@@ -98,7 +98,7 @@ def space(*, widths: Mapping[str, tuple[int, ...]] | None = None) -> PlanSpace:
     return plan_space(
         net,
         TARGET,
-        quantized=quantized(net, dict.fromkeys(LAYERS, "int8")),
+        variants={"int8": quantized(net, dict.fromkeys(LAYERS, "int8"))},
         groups=channel_groups(net),
         widths=widths,
     )

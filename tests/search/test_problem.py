@@ -42,13 +42,13 @@ def test_uniform_plans_cost_what_their_programs_do():
     """The fp32 plan is the sum of the fp32 program, the int8 plan that of the int8 program."""
     of = space()
     problem = build_problem(of, price, losses(of))
-    for precision, program in (("fp32", of.fp32_program), ("int8", of.int8_program)):
+    for precision, program in of.programs.items():
         plan = Plan(precisions=dict.fromkeys(LAYERS, precision))
         found = priced(problem, choices_of(problem, plan))
         expected = math.fsum(price(call.kernel) for call in program.calls)
         assert found is not None
         assert found.resources[SECONDS] == pytest.approx(expected, rel=1e-12)
-    assert lower(network(), TARGET).kernels == of.fp32_program.kernels
+    assert lower(network(), TARGET).kernels == of.programs["fp32"].kernels
 
 
 def test_solution_becomes_a_plan_and_back():
@@ -98,7 +98,7 @@ def test_core_kernels_are_those_of_uniform_widths():
     of = space(widths=WIDTHS)
     core = set(core_kernels(of))
     assert core < set(kernels_of(of))
-    assert core >= {c.kernel for c in (*of.fp32_program.calls, *of.int8_program.calls)}
+    assert core >= {c.kernel for c in (*of.programs["fp32"].calls, *of.programs["int8"].calls)}
     wide = {
         (k.inputs[0].shape[-1], k.output.shape[-1])
         for k in core
@@ -143,7 +143,7 @@ def test_target_without_int8_leaves_no_choice():
     of = plan_space(net, TARGET, groups=channel_groups(net), widths={"wide": (32, 16)})
     assert set(of.precisions.values()) == {("fp32",)}
     assert of.widths == {"wide": (48, 32, 16)}
-    assert of.int8_program is None
+    assert set(of.programs) == {"fp32"}
     found = solve(build_problem(of, price, losses(of)), {}, minimize=SECONDS)
     assert isinstance(found, Allocation)
     assert found.choices["width:wide"] == 16

@@ -19,11 +19,10 @@ from millifit.compress.quantize.ranges import calibrate
 from millifit.errors import ModelError, UnsupportedOperator
 from millifit.targets.importer.onnx_file import from_onnx
 from millifit.targets.importer.simplify import simplify
-from millifit.targets.kernel import KernelAttribute
 from millifit.targets.lower import lower
 from millifit.targets.network import Array, Network
 from millifit.targets.program import Call, Program
-from millifit.targets.target import Target
+from millifit.targets.target import Precision, Target
 
 AVX2, VNNI = x86("avx2"), x86("avx512_vnni")
 TARGET = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
@@ -484,22 +483,22 @@ def test_large_depthwise_filters_stay_fp32() -> None:
 
 
 def test_seven_bit_weights_are_recognised_where_they_are_faster() -> None:
-    """Weights within -64..64 are 7 bits for avx2; not for others, nor for depthwise layers."""
+    """Weights within -64..64 are w7a8 on avx2; not on others, nor in depthwise layers."""
 
-    def bits(largest: int, target: Target, shape: tuple[int, ...], group: int) -> KernelAttribute:
+    def precision(largest: int, target: Target, shape: tuple[int, ...], group: int) -> Precision:
         nodes = [
             *quantized("x", "a"), stored("w"), node("Conv", ["a", "w"], ["y"], "c", group=group)
         ]  # fmt: skip
         constants = scale("a", 0.02, 120) | weight("w", shape, largest=largest)
         constants["w.q"].flat[0] = largest
         program = lowered(onnx_model(nodes, constants), target)
-        return dict(call_of(program, "c").kernel.attributes).get("weight_bits", 8)
+        return call_of(program, "c").kernel.precision
 
     dense, depthwise = (8, 4, 3, 3), (4, 1, 3, 3)
-    assert bits(64, AVX2, dense, 1) == 7
-    assert bits(65, AVX2, dense, 1) == 8
-    assert bits(64, VNNI, dense, 1) == 8
-    assert bits(64, AVX2, depthwise, 4) == 8
+    assert precision(64, AVX2, dense, 1) == "w7a8"
+    assert precision(65, AVX2, dense, 1) == "int8"
+    assert precision(64, VNNI, dense, 1) == "int8"
+    assert precision(64, AVX2, depthwise, 4) == "int8"
 
 
 def test_quantization_that_nothing_reads_as_integers() -> None:
@@ -556,8 +555,8 @@ def test_random_networks_in_fp32(seed: int, target: Target) -> None:
 
 
 @TARGET
-@pytest.mark.parametrize(("seed", "bits"), [(1, 8), (13, 7), (16, 8)])
-def test_random_networks_quantized(seed: int, bits: int, target: Target) -> None:
+@pytest.mark.parametrize(("seed", "precision"), [(1, "int8"), (13, "w7a8"), (16, "int8")])
+def test_random_networks_quantized(seed: int, precision: Precision, target: Target) -> None:
     """Quantized here and run as integers, they agree with ONNX Runtime on the same Q/DQ model.
 
     At least 99 % of the values within 2/255 of the range, top-1 equal on at least 99.5 % of the
@@ -565,9 +564,11 @@ def test_random_networks_quantized(seed: int, bits: int, target: Target) -> None
     """
     network, x = _network(seed)
     rng = np.random.default_rng(seed)
-    precisions = {n.name: "fp32" if rng.random() < 0.2 else "int8" for n in network.layers}
+    precisions: dict[str, Precision] = {
+        n.name: "fp32" if rng.random() < 0.2 else precision for n in network.layers
+    }
     ranges = calibrate(network, x[:32], method="min_max")
-    compressed = quantize(network, precisions, ranges, weight_bits=bits)
+    compressed = quantize(network, precisions, ranges)
     program = lower(compressed, target)
     assert {"int8", "fp32"} <= {call.kernel.precision for call in program.calls}
     wanted = outputs(compressed, x)

@@ -135,9 +135,7 @@ def test_fp32_depthwise(target, case):
 @given(case=convolutions(depthwise=False), precision=st.sampled_from(["w7a8", "int8"]))
 def test_int8_convolution_is_bit_exact(target, case, precision):
     """Integer convolution and its requantization give every bit of the reference."""
-    kernel, given_, constants, exact = layer(
-        case, precision=precision, output="uint8"
-    )
+    kernel, given_, constants, exact = layer(case, precision=precision, output="uint8")
     scale = IN_SCALE * constants["weight_scale"] / OUT_SCALE
     np.testing.assert_array_equal(
         run(kernel, target, given_, constants)[0], requantized(exact, scale, OUT_ZERO)

@@ -28,6 +28,7 @@ def fit(
     threads: options.Threads = None,
     budget: options.BudgetText = None,
     max_drop: options.MaxDrop = None,
+    precisions: options.Precisions = None,
     prune: options.Prune = None,
     epochs: options.Epochs = None,
     trials: options.Trials = None,
@@ -55,7 +56,7 @@ def fit(
         "model": model, "demo": demo, "data": data, "calibration": calibration, "mean": mean,
         "std": std, "input_shape": input_shape, "target": target, "threads": threads,
         "budget": budget, "max_drop": max_drop, "prune": prune, "epochs": epochs,
-        "trials": trials, "run": run, "store": store, "tune": tune, "seed": seed,
+        "precisions": precisions, "trials": trials, "run": run, "store": store, "tune": tune, "seed": seed,
     }  # fmt: skip
     settings = _recipe(recipe, flags)
     from millifit import pipeline
@@ -83,6 +84,7 @@ def search(
     threads: options.Threads = None,
     budget: options.BudgetText = None,
     max_drop: options.MaxDrop = None,
+    precisions: options.Precisions = None,
     prune: options.Prune = None,
     epochs: options.Epochs = None,
     trials: options.Trials = None,
@@ -103,7 +105,7 @@ def search(
         "model": model, "demo": demo, "data": data, "calibration": calibration, "mean": mean,
         "std": std, "input_shape": input_shape, "target": target, "threads": threads,
         "budget": budget, "max_drop": max_drop, "prune": prune, "epochs": epochs,
-        "trials": trials, "run": run, "store": store, "tune": tune, "seed": seed,
+        "precisions": precisions, "trials": trials, "run": run, "store": store, "tune": tune, "seed": seed,
     }  # fmt: skip
     settings = _recipe(recipe, flags)
     from millifit import pipeline
@@ -118,7 +120,6 @@ def compress(
     model: options.Model,
     plan: Annotated[Path, typer.Option("--plan", help="plan.json of a search.")],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    target: options.TargetName = None,
     data: options.Data = None,
     calibration: options.Calibration = None,
     mean: options.Mean = None,
@@ -136,7 +137,7 @@ def compress(
     millifit compress my.nets:tiny --plan plan.json --data my.data:digits --out tiny.onnx
     """
     flags = {
-        "model": model, "target": target, "data": data, "calibration": calibration, "mean": mean,
+        "model": model, "data": data, "calibration": calibration, "mean": mean,
         "std": std, "input_shape": input_shape, "epochs": epochs, "seed": seed,
     }  # fmt: skip
     settings = _recipe(None, flags)
@@ -145,7 +146,6 @@ def compress(
     found = pipeline.compress(
         model,
         plan,
-        target=settings.target,
         data=settings.data,
         calibration=settings.calibration,
         mean=settings.mean,

@@ -67,6 +67,14 @@ Store = Annotated[
     typer.Option("--store", metavar="FILE", help="Measurements to reuse and to add to."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="The same seed, the same result.")]
+Precisions = Annotated[
+    str | None,
+    typer.Option(
+        "--precisions",
+        metavar="A[,B...]",
+        help="What layers may be besides fp32: int8, w7a8, fp16, bf16, w8, w4.",
+    ),
+]
 Prune = Annotated[
     bool | None,
     typer.Option("--prune/--no-prune", help="Remove channels where there is training data."),

@@ -55,17 +55,18 @@ def measure(
     threads: options.Threads = None,
     store: options.Store = None,
     tune: options.Tune = None,
+    precisions: options.Precisions = None,
     input_shape: options.InputShape = None,
     seed: options.Seed = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Measure the kernels of MODEL in every precision; 'profile MODEL' is short for it."""
+    """Measure the kernels of MODEL in several precisions; 'profile MODEL' is short for it."""
     from millifit import pipeline
     from millifit.recipe import resolve_recipe
 
     given = {
         "target": target, "threads": threads, "store": store, "input_shape": input_shape,
-        "tune": tune, "seed": seed,
+        "tune": tune, "precisions": precisions, "seed": seed,
     }  # fmt: skip
     flags = {key: value for key, value in given.items() if value is not None}
     settings = resolve_recipe(flags={"model": model} | flags)
@@ -78,6 +79,7 @@ def measure(
         progress=bars(),
         seed=settings.seed,
         tune=settings.tune,
+        precisions=settings.precisions,
     )
     write_json(found, json)
     show_tuning(found["tuning"])

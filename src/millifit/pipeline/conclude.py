@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ def trial_row(bench: Workbench, trial: Trial, number: int) -> dict[str, Any]:
         "latency_s": None if trial.measured is None else interval_of(trial.measured),
         "accuracy": trial.accuracy,
         "size_bytes": trial.size_bytes,
-        "int8_layers": sum(p == "int8" for p in trial.plan.precisions.values()),
+        "precisions": dict(Counter(trial.plan.precisions.values())),
         "layers": len(trial.plan.precisions),
         "kept_channels": kept / sum(sizes.values()) if sizes else 1.0,
         "feasible": trial.feasible,

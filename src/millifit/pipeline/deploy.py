@@ -55,7 +55,6 @@ def compress(
     plan: Path,
     *,
     out: Path,
-    target: str = "local",
     data: str | None = None,
     calibration: str | None = None,
     mean: Numbers = None,
@@ -65,11 +64,7 @@ def compress(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Apply a plan to a model and write the result as ONNX (with Q/DQ where it is int8).
-
-    `target` decides how many bits int8 weights use (`Target.weight_bits`).
-    """
-    device = find_target(target)
+    """Apply a plan to a model and write the result as ONNX (with Q/DQ where it is int8)."""
     network = load_model(model, input_shape=input_shape).network
     wanted = read_plan(plan, network)
     dataset = _dataset(network, data, calibration, mean, std, seed)
@@ -78,7 +73,6 @@ def compress(
         wanted,
         dataset=dataset,
         training=Training() if epochs is None else Training(epochs=epochs),
-        weight_bits=device.weight_bits,
         seed=seed,
         progress=progress,
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from millifit.latency_models.network import NetworkModel
 from millifit.models import load_model
 from millifit.pipeline.conclude import without_rule
+from millifit.pipeline.precisions import offered, variant
 from millifit.pipeline.pricing import Prices, working_bytes
 from millifit.pipeline.tuning import stored_choices, tune_programs
 from millifit.pipeline.workbench import (
@@ -24,8 +25,11 @@ from millifit.targets.catalog import find_target
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.program import Program
-from millifit.targets.target import Target
+from millifit.targets.target import INTEGER, Precision, Target
 from millifit.targets.timing import Failed
+
+if TYPE_CHECKING:
+    from millifit.compress.quantize.ranges import Range
 
 Shape = tuple[int, ...] | None
 
@@ -40,16 +44,18 @@ def profile(
     progress: Progress = SILENT,
     seed: int = 0,
     tune: float | None = None,
+    precisions: tuple[Precision, ...] | None = None,
     timer: Timer | None = None,
 ) -> dict[str, Any]:
-    """Measure the kernels of a model in fp32 and in int8 on a target; resumes.
+    """Measure the kernels of a model in several precisions on a target; resumes.
 
-    The int8 kernels are those of the network quantized throughout; their time does not depend on
-    the scales, so no data is needed. With `tune` its kernels are tuned first, for so many seconds.
+    The kernels of a precision are those of the network with every layer in it that can be; their
+    time does not depend on the scales, so no data is needed. `precisions` are as for a fit. With
+    `tune` the kernels are tuned first, for so many seconds.
     """
     network = load_model(model, input_shape=input_shape).network
     device = local_target(target, threads)
-    programs = programs_of(network, device, seed)
+    programs = programs_of(network, device, seed, precisions=precisions)
     kept = open_store(store)
     with timing(timer, progress) as chosen:
         report = None
@@ -81,23 +87,30 @@ def profile(
     }
 
 
-def programs_of(network: Network, device: Target, seed: int) -> dict[str, Program]:
-    """A network's program in every precision, its layers all in the same one."""
+def programs_of(
+    network: Network, device: Target, seed: int, *, precisions: tuple[Precision, ...] | None = None
+) -> dict[str, Program]:
+    """A network's program in every precision, its layers all in the same one.
+
+    `precisions` are those wanted besides fp32; None: those that a fit chooses from by itself.
+    """
+    others = offered(precisions, device)[1:]
     programs = {"fp32": lower(network, device)}
-    if "int8" in device.precisions:
-        programs["int8"] = lower(_quantized_anyhow(network, device, seed), device)
+    if not others:
+        return programs
+    ranges = _any_ranges(network, seed) if any(p in INTEGER for p in others) else {}
+    for precision in others:
+        programs[precision] = lower(variant(network, precision, ranges), device)
     return programs
 
 
-def _quantized_anyhow(network: Network, device: Target, seed: int) -> Network:
-    """The network with every layer int8, with ranges from random inputs: for its kernels only."""
-    from millifit.compress.quantize.quantizer import quantizable, quantize
+def _any_ranges(network: Network, seed: int) -> dict[str, Range]:
+    """Ranges from random inputs: what a kernel takes does not depend on them."""
     from millifit.compress.quantize.ranges import calibrate
 
     shape = network.types[network.inputs[0]].shape
     x = np.random.default_rng(seed).standard_normal((2, *shape[1:])).astype(np.float32)
-    ranges = calibrate(network, x, method="min_max")
-    return quantize(network, quantizable(network), ranges, weight_bits=device.weight_bits)
+    return calibrate(network, x, method="min_max")
 
 
 def predict(

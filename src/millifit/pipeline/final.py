@@ -154,8 +154,7 @@ def _problems(
         found.append(
             f"latency {own.interval_s[1] * 1e3:.3f} ms, above {budget.seconds * 1e3:.3f} ms"
         )
-    changed = bool(plan.widths) or "int8" in plan.precisions.values()
-    if changed and ratio.high >= 1.0:
+    if plan.compressed and ratio.high >= 1.0:
         found.append(f"not faster than the baseline (ratio {ratio.median:.3f})")
     limits = budget.resolve(baseline_s=1.0, baseline_accuracy=baseline.accuracy)
     if not limits.accuracy_met(achieved):

@@ -16,6 +16,7 @@ from millifit.compress.quantize.quantizer import quantizable, quantize
 from millifit.compress.quantize.ranges import Range, choose_range
 from millifit.compress.torch_network import TorchNetwork
 from millifit.errors import UnsupportedOperator
+from millifit.pipeline.precisions import offered, variant
 from millifit.pipeline.workbench import Workbench, sample_input
 from millifit.search.knapsack import Option
 from millifit.search.plan_space import WIDTH, PlanSpace
@@ -24,6 +25,7 @@ from millifit.search.sensitivity import Sensitivities, changes, sensitivities
 from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Network
+from millifit.targets.target import INTEGER, Precision
 
 # Enough images to rank decisions; more only take longer.
 _SAMPLES = 256
@@ -41,9 +43,7 @@ def training_of(bench: Workbench) -> Training:
 
 def find_choices(bench: Workbench) -> PlanSpace:
     """Precisions of every layer and, where there is training data, widths of every group."""
-    quantized = None
-    if "int8" in bench.target.precisions:
-        quantized = _quantized(bench)
+    variants = _variants(bench)
     groups: tuple[ChannelGroup, ...] = ()
     widths: dict[str, tuple[int, ...]] = {}
     if bench.recipe.prune and bench.dataset.train is not None and _trainable(bench):
@@ -52,9 +52,7 @@ def find_choices(bench: Workbench) -> PlanSpace:
             options = widths_for(group, step=bench.target.fp32_lanes)
             if len(options) > 1:
                 widths[group.name] = few_widths(options, count=_WIDTHS)
-    return plan_space(
-        bench.network, bench.target, quantized=quantized, groups=groups, widths=widths
-    )
+    return plan_space(bench.network, bench.target, variants=variants, groups=groups, widths=widths)
 
 
 def _trainable(bench: Workbench) -> bool:
@@ -67,18 +65,35 @@ def _trainable(bench: Workbench) -> bool:
     return True
 
 
+def _variants(bench: Workbench) -> dict[Precision, Network]:
+    """The network with every layer in a precision that can be, for each one offered."""
+    precisions = offered(bench.recipe.precisions, bench.target)
+    found: dict[Precision, Network] = {}
+    for precision in precisions[1:]:
+        if precision == "int8":
+            found[precision] = _quantized(bench)
+        else:
+            ranges = _ranges(bench) if precision in INTEGER else {}
+            found[precision] = variant(bench.network, precision, ranges)
+    return found
+
+
+def _ranges(bench: Workbench) -> dict[str, Range]:
+    histograms = bench.calibration.histograms
+    return {tensor: choose_range(each, method="mse") for tensor, each in histograms.items()}
+
+
 def _quantized(bench: Workbench) -> Network:
-    """The whole network in int8, kept in the run folder as int8.onnx."""
+    """The whole network in int8 with corrected biases, kept in the run folder as int8.onnx."""
     path = bench.folder.path / "int8.onnx"
     if not path.exists():
         made, method = quantize_well(
             bench.calibration,
             quantizable(bench.network),
-            weight_bits=bench.target.weight_bits,
             progress=bench.progress,
         )
         write_network(made, path)
-        bench.progress.note(f"activation ranges by {method.replace('_', '-')}")
+        bench.progress.note(f"activation ranges by {str(method).replace('_', '-')}")
     return simplify(read_network(path))
 
 
@@ -164,10 +179,8 @@ class _Probe:
                 importances=self._importances,
                 samples=self._bench.dataset.calibration.x,
             )
-        if "int8" not in plan.precisions.values():
-            return network
-        if self._ranges is None:
-            found = self._bench.calibration.histograms
-            self._ranges = {t: choose_range(each, method="mse") for t, each in found.items()}
-        bits = self._bench.target.weight_bits
-        return quantize(network, plan.precisions, self._ranges, weight_bits=bits)
+        if any(precision in INTEGER for precision in plan.precisions.values()):
+            if self._ranges is None:
+                self._ranges = _ranges(self._bench)
+            return quantize(network, plan.precisions, self._ranges)
+        return quantize(network, plan.precisions, {})

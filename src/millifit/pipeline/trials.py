@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from millifit.compress.apply import apply_plan
 from millifit.compress.evaluate import accuracy
@@ -28,6 +29,7 @@ from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.network import Network
 from millifit.targets.runner.network_timing import Ratio, paired_ratio
+from millifit.targets.target import Precision
 from millifit.targets.timing import Samples
 
 RECORDS = "trials.jsonl"
@@ -121,7 +123,7 @@ class Evaluator:
                 self._bench.network, plan, dataset=self._bench.dataset,
                 training=training_of(self._bench),
                 calibration=self._bench.calibration,
-                weight_bits=self._bench.target.weight_bits, seed=self._bench.recipe.seed,
+                seed=self._bench.recipe.seed,
                 threads=self._bench.cores, progress=self._bench.progress,
             )  # fmt: skip
             write_network(made.network, files.network)
@@ -161,9 +163,8 @@ class Evaluator:
     def _say(self, trial: Trial, ratio: Ratio) -> None:
         measured = "refused" if trial.measured is None else f"{ratio.median:.1%} of the baseline"
         achieved = "" if trial.accuracy is None else f", accuracy {trial.accuracy:.2%}"
-        int8 = sum(p == "int8" for p in trial.plan.precisions.values())
         self._bench.progress.note(
-            f"trial: {int8} of {len(trial.plan.precisions)} layers int8, "
+            f"trial: {_counted(trial.plan)}, "
             f"{len(trial.plan.widths)} groups narrower: {measured} (predicted "
             f"{trial.predicted.median_s / self._baseline.latency.median_s:.1%}){achieved}"
         )
@@ -179,7 +180,14 @@ def new_evaluator(
 
 
 def _unchanged(plan: Plan) -> bool:
-    return not plan.widths and "int8" not in plan.precisions.values()
+    return not plan.compressed
+
+
+def _counted(plan: Plan) -> str:
+    """How many layers have which precision, e.g. "12 int8, 3 fp32 of 15 layers"."""
+    counts = Counter(plan.precisions.values())
+    named = ", ".join(f"{counts[p]} {p}" for p in get_args(Precision) if counts[p])
+    return f"{named} of {len(plan.precisions)} layers"
 
 
 def _gated(trial: Trial, ratio: Ratio, *, unchanged: bool) -> Trial:

@@ -21,7 +21,7 @@ from millifit.report.result import KernelTime, Layer, Result
 
 TOP_KERNELS = 18
 KERNEL_COLUMNS = ("", "kernel", "operator", "precision", "ms", "95 % interval, ms", "origin")
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "w7a8", "w8", "w4")
 
 
 def kernel_times(result: Result) -> Chart:

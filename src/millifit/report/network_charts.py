@@ -27,7 +27,7 @@ TRIAL_COLUMNS = (
     "origin",
     "accuracy, %",
     "size, MB",
-    "int8 layers",
+    "layers",
     "kept channels, %",
     "within limits",
     "note",
@@ -187,7 +187,7 @@ def trial_row(trial: Trial) -> tuple[str, ...]:
         "measured" if trial.latency_s else "predicted",
         percent(trial.accuracy),
         megabytes(trial.size_bytes),
-        f"{trial.int8_layers} of {trial.layers}",
+        trial.layers,
         percent(trial.kept_channels),
         "yes" if trial.feasible else "no",
         trial.note,
@@ -224,8 +224,7 @@ def _dots(
         "error_x": errors(known, thickness=1) | {"width": 0, "color": "--line"},
         "marker": {"color": f"--{name}", "size": 9, "symbol": symbol, "line": {"width": 1.5}},
         "text": [
-            f"trial {t.index}, {t.int8_layers} of {t.layers} layers int8<br>{escape(t.note)}"
-            for t in trials
+            f"trial {t.index}, layers: {escape(t.layers)}<br>{escape(t.note)}" for t in trials
         ],
         "hovertemplate": f"%{{text}}<br>{name} %{{x:.4r}} ms, %{{y:.4r}}<extra></extra>",
     }

@@ -93,7 +93,8 @@ class Layer(Value):
     @property
     def bits(self) -> int:
         """Bits of a weight."""
-        return {"int8": 8, "fp16": 16}.get(self.precision, 32)
+        stored = {"int8": 8, "w7a8": 7, "w8": 8, "w4": 4, "fp16": 16, "bf16": 16}
+        return stored.get(self.precision, 32)
 
 
 class Trial(Value):
@@ -104,11 +105,16 @@ class Trial(Value):
     latency_s: Interval | None
     accuracy: Fraction | None
     size_bytes: Bytes
-    int8_layers: int
-    layers: int
+    precisions: dict[str, int]
     kept_channels: Fraction
     feasible: bool
     note: str = ""
+
+    @property
+    def layers(self) -> str:
+        """How many layers have which precision, e.g. ``"12 int8, 3 fp32"``."""
+        ordered = sorted(self.precisions.items(), key=lambda entry: (-entry[1], entry[0]))
+        return ", ".join(f"{count} {precision}" for precision, count in ordered)
 
     @property
     def best_known_s(self) -> Interval:
