@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev  ## all tests
 
 bench: $(VENV)/.installed  ## the figures of the README, into benchmarks/results/
 	@mkdir -p benchmarks/results
-	@set -e; for file in $(filter-out benchmarks/__init__.py benchmarks/setting.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for file in $(filter-out $(addprefix benchmarks/,__init__.py models.py setting.py),$(wildcard benchmarks/*.py)); do \
 		name=$$(basename $$file .py); \
 		$(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json; \
 	done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import tempfile
 from collections import defaultdict
@@ -16,6 +17,8 @@ from millifit.targets.network import Network
 
 _RUNS = 12
 _SUFFIX = "_kernel_time"
+# What ONNX Runtime's graph transformations put behind a name.
+_ADDED = re.compile(r"(_nchwc|_token_\d+|_quant|_dq|_q|/[^/]*|\.out)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +91,18 @@ def seconds_by_node(found: Profile, network: Network) -> dict[str, float]:
     """The seconds by the names of `network`'s nodes.
 
     A node of the optimized graph is named after a node it replaces, or after that node's output,
-    with the pass that made it behind. What has no such name is left out: ``ReorderOutput``, which
+    with what the pass that made it adds behind: ``conv_3_nchwc``, ``conv_3_token_7``,
+    ``matmul_6/MatMulAddFusion``. What has no such name is left out: ``ReorderOutput``, which
     changes the layout, is nobody's node.
     """
-    producers = {tensor: node.name for tensor, node in network.producers().items()}
-    names = {node.name for node in network.nodes}
+    named = {tensor: node.name for tensor, node in network.producers().items()}
+    named |= {node.name: node.name for node in network.nodes}
     matched: dict[str, float] = defaultdict(float)
     for made, seconds in found.seconds.items():
-        parts = made.split("/")
-        tried = [
-            made.removesuffix("_nchwc"),
-            *("/".join(parts[:n]) for n in range(len(parts), 0, -1)),
-        ]
-        for name in (*tried, *(t.removesuffix("_quant") for t in tried)):
-            node = name if name in names else producers.get(name)
-            if node is not None:
-                matched[node] += seconds
-                break
+        name = made
+        while name and name not in named:
+            shorter = _ADDED.sub("", name)
+            name = shorter if shorter != name else ""
+        if name:
+            matched[named[name]] += seconds
     return dict(matched)
