@@ -4,9 +4,9 @@ Rows of the map, padding included, are staged in a ring that holds as many as th
 over, so every row is converted once although several output rows read it. What is staged depends on
 the target:
 
-- With a dot product of four bytes (VNNI) an element of the ring is four neighbouring columns of one
-  channel in 32 bits, so one instruction does four taps for every lane, and the channels stay across
-  the lanes.
+- With a dot product of four bytes (VNNI, ``sdot``, ``usdot``) an element of the ring is four
+  neighbouring columns of one channel in 32 bits, so one instruction does four taps for every lane,
+  and the channels stay across the lanes.
 - Without it an element is the column less the zero point, in float32: sums of products of 8-bit
   integers are exact there while they stay below 2^24.
 """
@@ -24,7 +24,9 @@ from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue
 from millifit.targets.schedules.choice import check_names, decided
 from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair, signature
-from millifit.targets.schedules.depthwise_int8_code import QUAD, Design, write
+from millifit.targets.schedules.depthwise_int8_code import Design, write
+from millifit.targets.schedules.dot import quad_dot
+from millifit.targets.schedules.quads import QUAD
 from millifit.targets.schedules.tile import COLUMNS, row_tile
 from millifit.targets.target import Target
 
@@ -47,7 +49,6 @@ def design(kernel: Kernel, target: Target) -> Design:
             f"arithmetic (at most {_MAX_TAPS} taps): leave this layer in fp32"
         )
     height, width = kernel.output.shape[1:3]
-    quads = target.dot_product in ("avx512_vnni", "avx_vnni")
     parallel = target.threads > 1 and kernel.output.elements * taps >= _PARALLEL_MACS
     plan = Design(
         kernel=kernel,
@@ -57,7 +58,7 @@ def design(kernel: Kernel, target: Target) -> Design:
         pads=pads_of(kernel),
         columns=decided(kernel, "columns", row_tile(target, width=width, taps=size[1]), COLUMNS),
         lanes=target.fp32_lanes,
-        quads=quads,
+        dot=quad_dot(target),
         chunks=min(target.threads, height) if parallel else 1,
         block=target.fp32_lanes,
     )
@@ -74,7 +75,7 @@ def depthwise_int8(kernel: Kernel, target: Target) -> KernelCode:
     weights = plan.size[0] * plan.groups * plan.wide
     operands = {
         "weight": TensorType(shape=(weights * QUAD,), dtype="int8")
-        if plan.quads
+        if plan.dot is not None
         else TensorType(shape=(weights,), dtype="float32"),
         "bias": TensorType(shape=(plan.wide,), dtype="int32"),
         "multiplier": TensorType(shape=(plan.wide,), dtype="float32"),
@@ -92,13 +93,13 @@ def _pack(plan: Design, constants: Constants) -> tuple[Array, ...]:
     """Weights [KH, groups, C, 4] int8, or [KH, KW, C] float32; per-channel values padded."""
     weight = constants["weight"][:, 0]  # [C, KH, KW]
     bias = constants["bias"].astype(np.int64)
-    if plan.quads:
+    if plan.dot is not None:
         filled = np.zeros((plan.wide, plan.size[0], plan.groups * QUAD), np.int8)
         filled[: plan.channels, :, : plan.size[1]] = weight
         quads = filled.reshape(plan.wide, plan.size[0], plan.groups, QUAD)
         packed: Array = quads.transpose(1, 2, 0, 3)
         sums = weight.astype(np.int64).sum(axis=(1, 2))
-        bias = bias - int(constants["input_zero_point"]) * sums
+        bias = bias - (int(constants["input_zero_point"]) - plan.dot.offset) * sums
     else:
         real = np.zeros((*plan.size, plan.wide), np.float32)
         real[..., : plan.channels] = weight.transpose(1, 2, 0)

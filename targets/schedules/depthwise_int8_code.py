@@ -9,11 +9,11 @@ from tvm import tirx
 from tvm.tirx import stmt
 
 from millifit.targets.kernel import Kernel
-from millifit.targets.schedules import epilogue, tir
+from millifit.targets.schedules import epilogue, quads, tir
 from millifit.targets.schedules.code import Signature
+from millifit.targets.schedules.dot import Dot, add_products, flipped
+from millifit.targets.schedules.quads import QUAD
 from millifit.targets.schedules.tile import split_lanes
-
-QUAD = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +27,19 @@ class Design:
     pads: tuple[int, int, int, int]
     columns: int  # output columns of a tile
     lanes: int
-    quads: bool  # whether four columns are staged together
+    dot: Dot | None  # of four columns that are staged together; None: in float32, one by one
     chunks: int  # parts of the map that run in parallel
     block: int  # channels staged together
+
+    @property
+    def quads(self) -> bool:
+        """Whether four columns are staged together."""
+        return self.dot is not None
+
+    @property
+    def interleaves(self) -> bool:
+        """Whether bytes are put together by interleaving, as NEON does in one instruction."""
+        return self.dot is not None and self.dot.kind.startswith("neon")
 
     @property
     def channels(self) -> int:
@@ -188,7 +198,9 @@ class _Writer:
 
     def _fill(self, buffer: tir.Buffer, at: tir.Expr, count: int) -> list[tir.Statement]:
         """Padding: the zero point, or zero where it was subtracted already."""
-        value = self.zero_point.astype("uint8") if self.plan.quads else tir.const(0.0, "float32")
+        value = tir.const(0.0, "float32")
+        if self.plan.dot is not None:
+            value = flipped(self.plan.dot, self.zero_point.astype("uint8"), 1)
         return tir.vectors(
             count, lambda i, lanes: [tir.store(buffer, at + i, tir.splat(value, lanes), lanes)]
         )
@@ -205,9 +217,10 @@ class _Writer:
 
         def move(to: tir.Expr, read: tir.Expr, lanes: int) -> list[tir.Statement]:
             value = tir.load(source, read, lanes)
-            if not plan.quads:
-                value = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
-                value = value - tir.splat(self.zero_point, lanes)
+            if plan.dot is not None:
+                return [tir.store(buffer, to, flipped(plan.dot, value, lanes), lanes)]
+            value = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
+            value = value - tir.splat(self.zero_point, lanes)
             return [tir.store(buffer, to, value, lanes)]
 
         start = at + left * self.block.wide
@@ -245,16 +258,14 @@ class _Writer:
         used = min(QUAD, plan.size[1])
 
         def element(read: tir.Expr, to: tir.Expr, lanes: int) -> list[tir.Statement]:
-            value = None
-            for tap in range(used):
-                byte = tir.cast(tir.load(plain, read + tap * next_tap, lanes), "int32", lanes)
-                byte = byte << tir.const(8 * tap, "int32", lanes) if tap else byte
-                value = byte if value is None else value | byte
-            return [tir.store(ring, at + to, value, lanes)]
+            taps = [tir.load(plain, read + tap * next_tap, lanes) for tap in range(used)]
+            together = quads.interleaved if plan.interleaves else quads.shifted
+            return [tir.store(ring, at + to, together(taps, lanes), lanes)]
 
+        widest = 16 if plan.interleaves else plan.lanes
         if plan.column_step == 1:
             count = plan.staged_columns * self.block.wide
-            return tir.vectors(count, lambda i, lanes: element(i, i, lanes), widest=plan.lanes)
+            return tir.vectors(count, lambda i, lanes: element(i, i, lanes), widest=widest)
         return tir.loop(
             plan.staged_columns,
             lambda x: tir.vectors(
@@ -262,7 +273,7 @@ class _Writer:
                 lambda c, lanes: element(
                     x * (plan.column_step * self.block.wide) + c, x * self.block.wide + c, lanes
                 ),
-                widest=plan.lanes,
+                widest=widest,
             ),
             name="quad",
         )
@@ -361,13 +372,6 @@ class _Writer:
         return tir.bind(f"w{ky}_{group}", value, dtype, lanes * unit)
 
     def _add(self, total: tir.Expr, value: tir.Expr, weight: tir.Expr, lanes: int) -> tir.Expr:
-        if not self.plan.quads:
+        if self.plan.dot is None:
             return total + value * weight
-        return tir.llvm(
-            f"llvm.x86.avx512.vpdpbusd.{lanes * 32}",
-            "int32",
-            lanes,
-            total,
-            tir.reinterpret(value, "uint8", lanes * QUAD),
-            weight,
-        )
+        return add_products(self.plan.dot, total, value, weight, lanes)

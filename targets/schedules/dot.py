@@ -218,16 +218,24 @@ def add_products(
             tir.reinterpret(weights, "int8", lanes * 4),
         )
     if dot.kind == "avx2_pmaddubsw":
-        suffix = {128: "llvm.x86.ssse3.pmadd.ub.sw.128", 256: "llvm.x86.avx2.pmadd.ub.sw"}[bits]
+        name = {
+            128: "llvm.x86.ssse3.pmadd.ub.sw.128",
+            256: "llvm.x86.avx2.pmadd.ub.sw",
+            512: "llvm.x86.avx512.pmaddubs.w.512",
+        }[bits]
         pairs = tir.llvm(
-            suffix, "int16", lanes * 2, tir.reinterpret(spread, "uint8", lanes * 4), weights
+            name, "int16", lanes * 2, tir.reinterpret(spread, "uint8", lanes * 4), weights
         )
         return accumulator + _add_pairs(pairs, tir.const(1, "int16", lanes * 2), lanes)
     return accumulator + _add_pairs(tir.reinterpret(spread, "int16", lanes * 2), weights, lanes)
 
 
 def _add_pairs(left: tir.Expr, right: tir.Expr, lanes: int) -> tir.Expr:
-    name = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd"}[lanes]
+    name = {
+        4: "llvm.x86.sse2.pmadd.wd",
+        8: "llvm.x86.avx2.pmadd.wd",
+        16: "llvm.x86.avx512.pmaddw.d.512",
+    }[lanes]
     return tir.llvm(name, "int32", lanes, left, right)
 
 
