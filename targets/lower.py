@@ -20,6 +20,7 @@ from millifit.targets.lowering import (
     sequence,
     strided,
 )
+from millifit.targets.lowering.sizes import check_sizes
 from millifit.targets.lowering.tensors import Tensors
 from millifit.targets.network import Network, Node
 from millifit.targets.program import Program
@@ -32,6 +33,7 @@ def lower(network: Network, target: Target) -> Program:
     Raises ModelError for a batch or a quantization that cannot be lowered, and UnsupportedOperator
     for an operator that has neither a rule nor an import.
     """
+    check_sizes(network)
     network = map_rules.prepared(network)
     state = Tensors(network, target)
     for name in network.inputs:

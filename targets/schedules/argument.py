@@ -7,7 +7,7 @@ import math
 from tvm import tirx
 
 from millifit.targets.kernel import Kernel
-from millifit.targets.schedules import moves, tir
+from millifit.targets.schedules import epilogue, moves, tir
 from millifit.targets.schedules.code import KernelCode, number, signature
 from millifit.targets.target import Target
 
@@ -19,7 +19,8 @@ def argument(kernel: Kernel, target: Target) -> KernelCode:
     """
     shape, axis = kernel.inputs[0].shape, int(number(kernel, "axis", 0))
     extent, inner = shape[axis], math.prod(shape[axis + 1 :])
-    parameters = signature(kernel, {})
+    # Not read: TVM would take a function of one tensor for a reshape.
+    parameters = signature(kernel, {"scalars": epilogue.SCALARS_TYPE})
     source, out = parameters.views["input"], parameters.views["output"]
     later = bool(number(kernel, "last", 0))
 
@@ -61,4 +62,8 @@ def argument(kernel: Kernel, target: Target) -> KernelCode:
         name="o",
         parallel=parallel,
     )
-    return KernelCode(function=parameters.function(body), operands=(), pack=lambda _: ())
+    return KernelCode(
+        function=parameters.function(body),
+        operands=(epilogue.SCALARS_TYPE,),
+        pack=lambda constants: (epilogue.pack_scalars(constants),),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,16 +36,15 @@ def _parallel(kernel: Kernel, target: Target) -> bool:
 def _concat(kernel: Kernel, target: Target) -> KernelCode:
     """The parts along `axis`, one behind the other.
 
-    `requantized` names parts of uint8 whose scale is not the output's: operand ``scales`` has scale
-    and zero point of every part and of the output, and those parts are computed as QuantizeLinear
-    of DequantizeLinear, which is what ONNX Runtime's QLinearConcat computes.
+    `requantized` names parts of uint8 whose scale is not the output's. They are computed as
+    QuantizeLinear of DequantizeLinear, which is what ONNX Runtime's QLinearConcat computes; operand
+    ``scales`` has scale and zero point of every part and of the output.
     """
     axis = int(number(kernel, "axis", 0))
     requantized = integers(kernel, "requantized")
     count = len(kernel.inputs)
-    operands = {}
-    if requantized:
-        operands["scales"] = TensorType(shape=(2 * count + 2,), dtype="float32")
+    names = [*(f"input{i}" for i in range(count)), "output"]
+    operands = {"scales": TensorType(shape=(2 * count + 2,), dtype="float32")}
     parameters = signature(kernel, operands)
     views = parameters.views
     sources = list(views.values())[:count]
@@ -83,11 +81,8 @@ def _concat(kernel: Kernel, target: Target) -> KernelCode:
     body = tir.loop(outers, outer, name="o", parallel=_parallel(kernel, target) and outers > 1)
 
     def pack(constants: Constants) -> tuple[Array, ...]:
-        if not requantized:
-            return ()
-        names = [*(f"input{i}" for i in range(count)), "output"]
-        pairs = [[constants[f"{n}_scale"], constants[f"{n}_zero_point"]] for n in names]
-        return (np.array(pairs, np.float32).ravel(),)
+        parts = [f"{i}_{name}" for i in names for name in ("scale", "zero_point")]
+        return (np.array([constants.get(part, np.float32(1)) for part in parts], np.float32),)
 
     return KernelCode(
         function=parameters.function(body), operands=tuple(operands.values()), pack=pack
@@ -99,31 +94,40 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Side:
-    """Where an axis of the output comes from: `count` positions from `first`, each from `source`.
+class _Place:
+    """Positions of the input: the first, and from one to the next."""
 
-    `source` of an offset within the side is a position of the input; None where it is padding.
+    first: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """`count` positions of an output's axis from `first` on, and where they come from.
+
+    `source` is None where a value pads.
     """
 
     first: int
     count: int
-    source: Callable[[tir.Expr], tir.Expr] | None
+    source: _Place | None
 
 
 def _sides(mode: str, before: int, extent: int, after: int) -> list[_Side]:
     """Left padding, the input itself, right padding."""
-    left: Callable[[tir.Expr], tir.Expr] | None = None
-    right: Callable[[tir.Expr], tir.Expr] | None = None
+    left: _Place | None = None
+    right: _Place | None = None
     match mode:
         case "reflect":
-            left, right = (lambda i: before - i), (lambda i: extent - 2 - i)
+            left = _Place(first=before, step=-1)
+            right = _Place(first=extent - 2, step=-1)
         case "edge":
-            left, right = (lambda _: tir.const(0)), (lambda _: tir.const(extent - 1))
+            left, right = _Place(first=0, step=0), _Place(first=extent - 1, step=0)
         case "wrap":
-            left, right = (lambda i: extent - before + i), (lambda i: i)
+            left, right = _Place(first=extent - before, step=1), _Place(first=0, step=1)
     sides = [
         _Side(first=0, count=before, source=left),
-        _Side(first=before, count=extent, source=lambda i: i),
+        _Side(first=before, count=extent, source=_Place(first=0, step=1)),
         _Side(first=before + extent, count=after, source=right),
     ]
     return [side for side in sides if side.count]
@@ -132,14 +136,12 @@ def _sides(mode: str, before: int, extent: int, after: int) -> list[_Side]:
 def _pad(kernel: Kernel, target: Target) -> KernelCode:
     """Padding `before` and behind each axis up to the output's shape, in the mode it says.
 
-    Constant padding has the operand ``value``, one element.
+    The operand ``value``, one element, is that of constant padding.
     """
     source, shape = kernel.inputs[0].shape, kernel.output.shape
     before, mode = integers(kernel, "before"), str(kernel.attribute("mode"))
     dtype = kernel.output.dtype
-    operands = {}
-    if mode == "constant":
-        operands["value"] = TensorType(shape=(1,), dtype=dtype)
+    operands = {"value": TensorType(shape=(1,), dtype=dtype)}
     parameters = signature(kernel, operands)
     views = parameters.views
     itemsize = np.dtype(dtype).itemsize
@@ -176,7 +178,8 @@ def _pad(kernel: Kernel, target: Target) -> KernelCode:
         axis: int, read: tir.Expr, to: tir.Expr, i: tir.Expr, side: _Side
     ) -> list[tir.Statement]:
         assert side.source is not None
-        read, to = read + side.source(i) * read_strides[axis], to + i * strides[axis]
+        at = i * side.source.step + side.source.first
+        read, to = read + at * read_strides[axis], to + i * strides[axis]
         if axis < last:
             return along(axis + 1, read, to)
         return moves.copy(
@@ -187,9 +190,7 @@ def _pad(kernel: Kernel, target: Target) -> KernelCode:
     body = along(0, tir.const(0), tir.const(0))
 
     def pack(constants: Constants) -> tuple[Array, ...]:
-        if mode != "constant":
-            return ()
-        return (np.asarray(constants["value"], dtype).reshape(1),)
+        return (np.asarray(constants.get("value", 0), dtype).reshape(1),)
 
     return KernelCode(
         function=parameters.function(body), operands=tuple(operands.values()), pack=pack

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from millifit.targets.kernel import Kernel
-from millifit.targets.schedules import moves, tir
+from millifit.targets.schedules import epilogue, moves, tir
 from millifit.targets.schedules.code import KernelCode, number, pair, signature
 from millifit.targets.target import Target
 
@@ -17,7 +17,8 @@ _MOST_MIXED = 8
 
 def rearrange(kernel: Kernel, target: Target) -> KernelCode:
     """Code of a depth_to_space, space_to_depth or channel_shuffle kernel of any element type."""
-    parameters = signature(kernel, {})
+    # Not read: TVM would take a function of one tensor for a reshape.
+    parameters = signature(kernel, {"scalars": epilogue.SCALARS_TYPE})
     views = parameters.views
     parallel = target.threads > 1 and kernel.output.elements >= moves.PARALLEL_ELEMENTS
     match kernel.op:
@@ -27,7 +28,11 @@ def rearrange(kernel: Kernel, target: Target) -> KernelCode:
             body = _space_to_depth(kernel, target, views["input"], views["output"], parallel)
         case _:
             body = _channel_shuffle(kernel, target, views["input"], views["output"], parallel)
-    return KernelCode(function=parameters.function(body), operands=(), pack=lambda _: ())
+    return KernelCode(
+        function=parameters.function(body),
+        operands=(epilogue.SCALARS_TYPE,),
+        pack=lambda constants: (epilogue.pack_scalars(constants),),
+    )
 
 
 def _depth_to_space(
