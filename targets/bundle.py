@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from millifit.errors import BundleError, RunFolderError
+from millifit.targets.detect import ARM_EXTENSIONS
 from millifit.targets.network import Array, TensorType
 from millifit.targets.program import Program
 from millifit.targets.target import Target
@@ -204,20 +205,27 @@ def runs_here(target: Target, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | No
     machine = target.triple.split("-")[0]
     if machine != platform.machine():
         return f"it is for {machine}, this machine is {platform.machine()}"
-    if machine != "x86_64":
-        return None
     try:
         flags = set(cpuinfo.read_text().split())
     except OSError:
         return None  # nothing to compare with
+    missing = sorted(_needed_flags(target) - flags)
+    return f"this processor lacks {', '.join(missing)}" if missing else None
+
+
+def _needed_flags(target: Target) -> set[str]:
+    """What /proc/cpuinfo shows of the instructions that the target's code uses."""
+    if target.triple.startswith("aarch64"):
+        return {flag for name, flags in ARM_EXTENSIONS if name in target.features for flag in flags}
     needed = {"avx512f", "avx512bw", "avx512vl"} if target.vector_bits == 512 else set()
     if target.vector_bits == 256:
         needed = {"avx2", "fma"}
     needed |= {"avx512_vnni": {"avx512_vnni"}, "avx_vnni": {"avx_vnni"}}.get(
         target.dot_product, set()
     )
-    missing = sorted(needed - flags)
-    return f"this processor lacks {', '.join(missing)}" if missing else None
+    if "+avx512bf16" in target.features:
+        needed |= {"avx512_bf16"}
+    return needed
 
 
 class LoadedBundle:

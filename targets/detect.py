@@ -48,7 +48,16 @@ _ARM: Mapping[tuple[str, str], tuple[str, frozenset[str]]] = {
     ("0x41", "0xd0c"): ("neoverse-n1", _V8_2),
     ("0x41", "0xd0d"): ("cortex-a77", _V8_2),
     ("0x41", "0xd41"): ("cortex-a78", _V8_2),
+    ("0x41", "0xd40"): ("neoverse-v1", _V8_2 | {"i8mm", "bf16", "sve"}),
+    ("0x41", "0xd49"): ("neoverse-n2", _V8_2 | {"i8mm", "bf16", "sve", "sve2"}),
+    ("0x41", "0xd4f"): ("neoverse-v2", _V8_2 | {"i8mm", "bf16", "sve", "sve2"}),
 }
+# LLVM's names of what the schedules use, and the flags of /proc/cpuinfo that show it.
+ARM_EXTENSIONS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("+dotprod", frozenset(["asimddp"])),
+    ("+fullfp16", frozenset(["asimdhp", "fphp"])),
+    ("+i8mm", frozenset(["i8mm"])),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +148,8 @@ def _x86(processors: list[dict[str, str]]) -> _Core:
         features, dot_product = ("+avx512vnni",), "avx512_vnni"
     elif avx2 and "avx_vnni" in flags:
         features, dot_product = ("+avxvnni",), "avx_vnni"
+    if avx512 and "avx512_bf16" in flags:
+        features = (*features, "+avx512bf16")
     name = facts.get("model name", "unknown x86-64")
     if "model" in facts:
         # Virtual machines often give the same name to different processors.
@@ -157,13 +168,23 @@ def _arm(processors: list[dict[str, str]]) -> _Core:
     features = _shared(processors, "Features")
     parts = dict.fromkeys((p.get("CPU implementer", ""), p["CPU part"]) for p in processors)
     known = [_ARM.get(part, ("generic", frozenset())) for part in parts]
-    # Code must run on every core, and threads move: mixed cores share the base architecture only.
+    # Code must run on every core, and threads move: mixed cores share what all of them have.
     mcpu = known[0][0] if len(known) == 1 and known[0][1] <= features else "generic"
+    extensions = tuple(name for name, flags in ARM_EXTENSIONS if flags <= features)
+    dot_product: DotProduct = "neon_smull"
+    if "+dotprod" in extensions:
+        dot_product = "neon_i8mm" if "+i8mm" in extensions else "neon_sdot"
     cores = [
         name if name != "generic" else f"Arm {maker} part {part}"
         for (maker, part), (name, _) in zip(parts, known, strict=True)
     ]
-    return _Core(mcpu=mcpu, vector_registers=32, cpu=" + ".join(cores) or "unknown aarch64")
+    return _Core(
+        mcpu=mcpu,
+        features=extensions,
+        vector_registers=32,
+        dot_product=dot_product,
+        cpu=" + ".join(cores) or "unknown aarch64",
+    )
 
 
 def _shared(processors: list[dict[str, str]], key: str) -> frozenset[str]:

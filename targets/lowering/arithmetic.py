@@ -60,7 +60,8 @@ def arithmetic(
         dtype = activation_dtype(precision)
         exists = source in state.half and state.half[source].dtype == dtype
         stated = exists and state.stored_half(node.inputs[1]) == dtype
-        if stated and op != "depthwise_conv2d" and precision in state.target.precisions:
+        written = op != "depthwise_conv2d" or precision == "fp16"
+        if stated and written and precision in state.target.precisions:
             return Arithmetic(precision=precision, constants=real)
     if stored is not None and op == "dense" and source not in state.quantized:
         rows = state.network.types[source].shape[0]

@@ -1,9 +1,10 @@
-"""fp32 depthwise convolution: one filter per channel, channels across the vector lanes.
+"""fp32 and fp16 depthwise convolution: one filter per channel, channels across the vector lanes.
 
 A tile is some neighbouring output columns of one vector of channels. A kernel row's weights stay in
 registers; each input column is loaded once and used by every output column it reaches. The map's
 left and right edges are tiles of their own that leave out the taps outside the map; at the top and
-bottom the loop over kernel rows is shorter. So nothing is padded or copied.
+bottom the loop over kernel rows is shorter. So nothing is padded or copied. fp16 kernels add the
+few products of an output in fp16, and the bias to their sum in float32.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ class _Design:
     parallel: bool
 
     @property
+    def dtype(self) -> str:
+        """Element type of activations, weights and sums."""
+        return "float16" if self.kernel.precision == "fp16" else "float32"
+
+    @property
     def channels(self) -> int:
         return self.kernel.output.shape[3]
 
@@ -64,7 +70,8 @@ def design(kernel: Kernel, target: Target) -> _Design:
     return _Design(
         kernel=kernel, size=size, strides=pair(kernel, "strides"),
         dilations=pair(kernel, "dilations"), pads=pads_of(kernel), columns=columns,
-        lanes=target.fp32_lanes, parallel=target.threads > 1 and macs >= _PARALLEL_MACS,
+        lanes=target.fp32_lanes * (2 if kernel.precision == "fp16" else 1),
+        parallel=target.threads > 1 and macs >= _PARALLEL_MACS,
     )  # fmt: skip
 
 
@@ -73,7 +80,7 @@ def depthwise(kernel: Kernel, target: Target) -> KernelCode:
     plan = design(kernel, target)
     taps = math.prod(plan.size)
     operands = {
-        "weight": TensorType(shape=(taps * plan.padded_channels,), dtype="float32"),
+        "weight": TensorType(shape=(taps * plan.padded_channels,), dtype=plan.dtype),
         "bias": TensorType(shape=(plan.padded_channels,), dtype="float32"),
         "scalars": epilogue.SCALARS_TYPE,
     }
@@ -87,7 +94,7 @@ def depthwise(kernel: Kernel, target: Target) -> KernelCode:
 def _pack(plan: _Design, constants: Constants) -> tuple[Array, ...]:
     """Weights [KH, KW, C] and biases [C], padded to whole vectors."""
     wide = plan.padded_channels
-    weight = np.zeros((*plan.size, wide), np.float32)
+    weight = np.zeros((*plan.size, wide), plan.dtype)
     weight[..., : plan.channels] = constants["weight"][:, 0].transpose(1, 2, 0)
     bias = np.zeros(wide, np.float32)
     bias[: plan.channels] = constants["bias"]
@@ -166,10 +173,12 @@ class _Writer:
         plan, kernel, buffers = self.plan, self.plan.kernel, self.buffers
         _, height, width, channels = kernel.inputs[0].shape
         allocation, accumulators = tir.scratch(
-            "accumulators", columns * lanes, "float32", registers=True
+            "accumulators", columns * lanes, plan.dtype, registers=True
         )
         body: list[tir.Statement] = [allocation]
-        start = tir.load(buffers["bias"], channel, lanes)
+        bias = tir.load(buffers["bias"], channel, lanes)
+        half = plan.dtype == "float16"
+        start = tir.const(0, plan.dtype, lanes) if half else bias
         body += [tir.store(accumulators, i * lanes, start, lanes) for i in range(columns)]
         top = y * plan.strides[0] - plan.pads[0]
         first_column = x * plan.strides[1] - plan.pads[1]
@@ -186,7 +195,7 @@ class _Writer:
             for kx in range(plan.size[1]):
                 at = (ky * plan.size[1] + kx) * plan.padded_channels + channel
                 named, variable = tir.bind(
-                    f"w{kx}", tir.load(buffers["weight"], at, lanes), "float32", lanes
+                    f"w{kx}", tir.load(buffers["weight"], at, lanes), plan.dtype, lanes
                 )
                 written.append(named)
                 weights.append(variable)
@@ -203,7 +212,7 @@ class _Writer:
                 at = (row * width + first_column + offset) * channels + channel
                 loading, value = self._load(at, lanes, valid)
                 written += loading
-                named, variable = tir.bind(f"x{offset}", value, "float32", lanes)
+                named, variable = tir.bind(f"x{offset}", value, plan.dtype, lanes)
                 written.append(named)
                 for i, kx in taps[offset]:
                     total = tir.load(accumulators, i * lanes, lanes) + variable * weights[kx]
@@ -213,6 +222,7 @@ class _Writer:
         body += self._kernel_rows(top, height, kernel_row)
         for i in range(columns):
             total = tir.load(accumulators, i * lanes, lanes)
+            total = tir.cast(total, "float32", lanes) + bias if half else total
             out = (y * kernel.output.shape[2] + x + i) * channels + channel
             body += epilogue.write(
                 total, kernel=kernel, channel=channel, buffers=buffers, out=out, lanes=lanes,
@@ -240,7 +250,7 @@ class _Writer:
         source, written = self.buffers["input"], []
         if valid == lanes:
             return [], tir.load(source, at, lanes)
-        allocation, ragged = tir.scratch("ragged_input", lanes, "float32", registers=True)
+        allocation, ragged = tir.scratch("ragged_input", lanes, self.plan.dtype, registers=True)
         written.append(allocation)
         for lane in range(lanes):
             value = tir.load(source, at + min(lane, valid - 1))

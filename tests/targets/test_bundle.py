@@ -212,11 +212,26 @@ def test_missing_instructions_are_named(
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
     wanted = dataclasses.replace(
-        target, triple="x86_64-linux-gnu", vector_bits=bits, dot_product=dot
+        target, triple="x86_64-linux-gnu", features=(), vector_bits=bits, dot_product=dot
     )
     found = runs_here(wanted, tmp_path / "cpuinfo")
     assert found is None if reason is None else reason in str(found)
     assert runs_here(wanted, tmp_path / "missing") is None  # nothing to compare with
+
+
+def test_missing_arm_instructions_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle with dot products and fp16 runs on a Cortex-A76 and not on a Cortex-A72."""
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    place = tmp_path / "cpuinfo"
+    place.write_text("Features : fp asimd fphp asimdhp asimddp\n")
+    assert runs_here(find_target("rpi5"), place) is None
+    assert runs_here(find_target("graviton3"), place) == "this processor lacks i8mm"
+    place.write_text("Features : fp asimd\n")
+    assert runs_here(find_target("rpi4"), place) is None
+    found = runs_here(find_target("rpi5"), place)
+    assert found == "this processor lacks asimddp, asimdhp, fphp"
 
 
 def test_existing_bundle_is_replaced(copy: Path, program: Program, target: Target) -> None:

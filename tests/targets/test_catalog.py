@@ -10,7 +10,7 @@ import pytest
 from millifit.errors import UnknownTarget, UsageError
 from millifit.targets.catalog import add_target, default_user_file, find_target, list_targets
 
-SHIPPED = ("x86-avx2", "x86-avx512-vnni", "rpi4", "rpi5")
+SHIPPED = ("x86-avx2", "x86-avx512-vnni", "rpi4", "rpi5", "graviton3")
 BOARD = """\
 [board]
 triple = "aarch64-linux-gnu"
@@ -34,7 +34,7 @@ def _user_file(folder: Path, text: str) -> Path:
 
 
 def test_the_catalog_lists_local_first() -> None:
-    """Without a user file there are the machine at hand and the four shipped targets."""
+    """Without a user file there are the machine at hand and the shipped targets."""
     targets = list_targets()
     assert tuple(t.name for t in targets) == ("local", *SHIPPED)
     assert targets[0].reach == "local"
@@ -46,8 +46,9 @@ def test_the_catalog_lists_local_first() -> None:
     [
         ("x86-avx2", "x86-64-v3", 256, 16, "avx2_pmaddwd", 32768),
         ("x86-avx512-vnni", "cascadelake", 512, 32, "avx512_vnni", 32768),
-        ("rpi4", "cortex-a72", 128, 32, "none", 32768),
-        ("rpi5", "cortex-a76", 128, 32, "none", 65536),
+        ("rpi4", "cortex-a72", 128, 32, "neon_smull", 32768),
+        ("rpi5", "cortex-a76", 128, 32, "neon_sdot", 65536),
+        ("graviton3", "neoverse-v1", 128, 32, "neon_i8mm", 65536),
     ],
 )
 def test_shipped_targets(
@@ -127,6 +128,7 @@ def test_a_name_is_given_once(tmp_path: Path, name: str) -> None:
         ("cores = 2", "cores = 2\nthreads = 3", "'threads': must be 1 to 2"),
         ("cores = 2", 'cores = 2\nfeatures = "+sve"', "'features'"),
         ("cores = 2", "cores = 2\nprecisions = []", "'precisions': must name at least one"),
+        ("cores = 2", 'cores = 2\nprecisions = ["bf16"]', "'bf16' needs another device"),
         ("vector_bits = 128", "vector_bits = 100", "'vector_bits': 100 is none of"),
         ('dot_product = "none"', 'dot_product = "sdot"', "'dot_product'"),
         ("l3_bytes = 0", "l3_bytes = -1", "'l3_bytes': must be 0 or more"),

@@ -39,6 +39,9 @@ bugs\t\t: spectre_v1
     return block + "\n" + block.replace(": 0", ": 1", 1)
 
 
+_V1 = f"{_A76} i8mm bf16 sve"
+
+
 def _arm(*parts: str, features: str = _A76) -> str:
     return "\n".join(
         f"processor\t: {i}\nBogoMIPS\t: 108.00\nFeatures\t: {features}\n"
@@ -68,7 +71,7 @@ def _detected(folder: Path, cpuinfo: str, machine: str, *, threads: int = 1) -> 
         ),
         (
             _x86("AuthenticAMD", "AMD EPYC 9654", _ZEN4, family=25, model=17),
-            *("znver4", ("+avx512vnni",), 512, 32, "avx512_vnni"),
+            *("znver4", ("+avx512vnni", "+avx512bf16"), 512, 32, "avx512_vnni"),
         ),
         (
             _x86("GenuineIntel", "Intel Xeon Platinum 8168", _SKYLAKE),
@@ -102,8 +105,11 @@ def test_x86_processors(
     registers: int,
     dot_product: str,
 ) -> None:
-    """Flags decide LLVM's name, the vectors and the int8 instruction."""
+    """Flags decide LLVM's name, the vectors, the int8 instruction and the precisions."""
     target = _detected(tmp_path, cpuinfo, "x86_64")
+    assert ("w7a8" in target.precisions) == (dot_product == "avx2_pmaddwd")
+    assert ("bf16" in target.precisions) == ("+avx512bf16" in features)
+    assert {"fp32", "int8", "w8", "w4"} <= set(target.precisions)
     assert (target.name, target.triple, target.reach) == ("local", "x86_64-linux-gnu", "local")
     assert (target.mcpu, target.features) == (mcpu, features)
     assert (target.vector_bits, target.vector_registers) == (bits, registers)
@@ -141,21 +147,26 @@ def test_processors_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "mcpu", "cpu"),
+    ("cpuinfo", "mcpu", "dot_product", "fp16", "cpu"),
     [
-        (_arm("0xd0b", "0xd0b"), "cortex-a76", "cortex-a76"),
-        (_arm("0xd08", features="fp asimd crc32"), "cortex-a72", "cortex-a72"),
-        (_arm("0xd0b", features="fp asimd"), "generic", "cortex-a76"),
-        (_arm("0xd05", "0xd0b"), "generic", "cortex-a55 + cortex-a76"),
-        (_arm("0xfff"), "generic", "Arm 0x41 part 0xfff"),
-        ("", "generic", "unknown aarch64"),
+        (_arm("0xd0b", "0xd0b"), "cortex-a76", "neon_sdot", True, "cortex-a76"),
+        (_arm("0xd08", features="fp asimd"), "cortex-a72", "neon_smull", False, "cortex-a72"),
+        (_arm("0xd40", features=_V1), "neoverse-v1", "neon_i8mm", True, "neoverse-v1"),
+        (_arm("0xd0b", features="fp asimd"), "generic", "neon_smull", False, "cortex-a76"),
+        (_arm("0xd05", "0xd0b"), "generic", "neon_sdot", True, "cortex-a55 + cortex-a76"),
+        (_arm("0xfff", features=_V1), "generic", "neon_i8mm", True, "Arm 0x41 part 0xfff"),
+        ("", "generic", "neon_smull", False, "unknown aarch64"),
     ],
 )
-def test_arm_processors(tmp_path: Path, cpuinfo: str, mcpu: str, cpu: str) -> None:
-    """Parts decide LLVM's name unless cores are mixed or lack what it implies; vectors are NEON."""
+def test_arm_processors(
+    tmp_path: Path, cpuinfo: str, mcpu: str, dot_product: str, fp16: bool, cpu: str
+) -> None:
+    """Parts decide LLVM's name unless cores are mixed or lack what it implies; flags the rest."""
     target = _detected(tmp_path, cpuinfo, "aarch64")
     assert (target.mcpu, target.cpu, target.triple) == (mcpu, cpu, "aarch64-linux-gnu")
-    assert (target.vector_bits, target.vector_registers, target.dot_product) == (128, 32, "none")
+    assert (target.vector_bits, target.vector_registers) == (128, 32)
+    assert (target.dot_product, "fp16" in target.precisions) == (dot_product, fp16)
+    assert ("+fullfp16" in target.features) == fp16
 
 
 def _cache(folder: Path, index: int, level: str, kind: str, size: str) -> None:
