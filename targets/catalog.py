@@ -131,6 +131,10 @@ def _target(name: str, table: Any, path: Path) -> Target:
         raise wrong("l3_bytes", "must be 0 or more")
     if not 1 <= target.threads <= target.cores:
         raise wrong("threads", f"must be 1 to {target.cores}, the cores")
-    if not target.precisions:
+    if not table.get("precisions", True):
         raise wrong("precisions", "must name at least one precision")
+    for precision in table.get("precisions", ()):
+        if precision not in target.supported:
+            known = ", ".join(target.supported)
+            raise wrong("precisions", f"'{precision}' needs another device; this one has {known}")
     return target

@@ -52,7 +52,8 @@ class Target:
     fastest exact int8 multiply-add of the device, are all that the schedule rules look at.
     `cpu` is the marketing name, so that two machines with the same instruction set do not share
     measurements. Cache sizes are in bytes, per core except `l3_bytes`. `precisions` are those that
-    a layer may have; where none are given, all that the device has instructions for.
+    a layer may have; those that the device has no instructions for are left out, and where none
+    are given, all others are in.
     """
 
     name: str
@@ -78,8 +79,9 @@ class Target:
         return self.vector_bits // 32
 
     def __post_init__(self) -> None:
-        if not self.precisions:
-            object.__setattr__(self, "precisions", self.supported)
+        wanted = self.precisions or self.supported
+        possible = tuple(precision for precision in wanted if precision in self.supported)
+        object.__setattr__(self, "precisions", possible)
 
     @property
     def supported(self) -> tuple[Precision, ...]:

@@ -56,7 +56,8 @@ def fit(
         "model": model, "demo": demo, "data": data, "calibration": calibration, "mean": mean,
         "std": std, "input_shape": input_shape, "target": target, "threads": threads,
         "budget": budget, "max_drop": max_drop, "prune": prune, "epochs": epochs,
-        "precisions": precisions, "trials": trials, "run": run, "store": store, "tune": tune, "seed": seed,
+        "precisions": precisions, "trials": trials, "run": run, "store": store, "tune": tune,
+        "seed": seed,
     }  # fmt: skip
     settings = _recipe(recipe, flags)
     from millifit import pipeline
@@ -105,7 +106,8 @@ def search(
         "model": model, "demo": demo, "data": data, "calibration": calibration, "mean": mean,
         "std": std, "input_shape": input_shape, "target": target, "threads": threads,
         "budget": budget, "max_drop": max_drop, "prune": prune, "epochs": epochs,
-        "precisions": precisions, "trials": trials, "run": run, "store": store, "tune": tune, "seed": seed,
+        "precisions": precisions, "trials": trials, "run": run, "store": store, "tune": tune,
+        "seed": seed,
     }  # fmt: skip
     settings = _recipe(recipe, flags)
     from millifit import pipeline

@@ -174,7 +174,6 @@ def trial_row(bench: Workbench, trial: Trial, number: int) -> dict[str, Any]:
         "accuracy": trial.accuracy,
         "size_bytes": trial.size_bytes,
         "precisions": dict(Counter(trial.plan.precisions.values())),
-        "layers": len(trial.plan.precisions),
         "kept_channels": kept / sum(sizes.values()) if sizes else 1.0,
         "feasible": trial.feasible,
         "note": trial.note,
