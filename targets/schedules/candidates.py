@@ -9,7 +9,8 @@ from millifit.targets.schedules import depthwise, depthwise_int8
 from millifit.targets.schedules.choice import choice_of
 from millifit.targets.schedules.contraction import contraction_candidates
 from millifit.targets.schedules.convolution import conv2d_candidates
-from millifit.targets.target import Target
+from millifit.targets.schedules.tile import COLUMNS
+from millifit.targets.target import WEIGHT_ONLY, Target
 
 
 def candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
@@ -20,9 +21,9 @@ def candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
     match kernel.op:
         case "conv2d":
             others = conv2d_candidates(kernel, target)
-        case "dense":
+        case "dense" if kernel.precision not in WEIGHT_ONLY:
             others = contraction_candidates(kernel, target)
-        case "depthwise_conv2d" if kernel.precision == "int8":
+        case "depthwise_conv2d" if kernel.integer:
             others = _depthwise_int8(kernel, target)
         case "depthwise_conv2d":
             others = _columns(depthwise.design(kernel.with_choice(()), target).columns, kernel)
@@ -36,7 +37,7 @@ def _columns(by_rule: int, kernel: Kernel) -> tuple[Choice, ...]:
     width = kernel.output.shape[2]
     widths = dict.fromkeys(math.ceil(width / parts) for parts in range(1, width + 1))
     near = sorted((w for w in widths if w != by_rule), key=lambda w: (abs(w - by_rule), w))
-    return tuple(choice_of(columns=w) for w in sorted(near[:6]) if w <= _MOST_COLUMNS)
+    return tuple(choice_of(columns=w) for w in sorted(near[:6]) if w in COLUMNS)
 
 
 def _depthwise_int8(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
@@ -47,6 +48,3 @@ def _depthwise_int8(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
         *_columns(plan.columns, kernel),
         *(choice_of(vectors=n) for n in sorted(blocks) if n <= most),
     )
-
-
-_MOST_COLUMNS = 16

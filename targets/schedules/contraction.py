@@ -19,7 +19,7 @@ import numpy as np
 
 from millifit.targets.kernel import Choice, Kernel
 from millifit.targets.network import Array, TensorType
-from millifit.targets.schedules import epilogue
+from millifit.targets.schedules import epilogue, narrow
 from millifit.targets.schedules.choice import check_names, choice_of, decided
 from millifit.targets.schedules.code import Constants, KernelCode, number, pads_of, pair
 from millifit.targets.schedules.contraction_code import write
@@ -105,6 +105,7 @@ def design(kernel: Kernel, target: Target) -> Design:
         tile_rows=tile_rows,
         panels_outside=bool(decided(kernel, "panels_outside", int(panels_outside), orders)),
         parallel=target.threads > 1 and shape.macs >= parallel_macs,
+        packs=kernel.output.dtype == "uint8" and narrow.packs(target),
     )  # fmt: skip
 
 
@@ -203,12 +204,13 @@ def contraction_candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]
     for tile in ranked[1:]:
         if sum(other.vectors == tile.vectors for other in tiles) < 2:
             tiles.append(tile)
-    found = [choice_of(rows=tile.rows, vectors=tile.vectors) for tile in tiles[1:_TILES]]
+    others = [choice_of(rows=tile.rows, vectors=tile.vectors) for tile in tiles[1:_TILES]]
+    found = list(others)
     streaming = plan.staging is not None and not plan.staging.whole
     if not streaming:
         other = int(not plan.panels_outside)
         found.append(choice_of(panels_outside=other))
-        found += [choice_of(panels_outside=other, **dict(choice)) for choice in found[:1]]
+        found += [choice_of(panels_outside=other, **dict(choice)) for choice in others[:1]]
     if plan.staging is not None:
         found.append(choice_of(whole=int(not plan.staging.whole)))
     if plan.tile_rows > 1:
