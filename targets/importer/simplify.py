@@ -11,6 +11,7 @@ from millifit.errors import ModelError
 from millifit.targets.importer.fold import fold_constants
 from millifit.targets.importer.infer import infer_types
 from millifit.targets.importer.rewrite import Edit, Graph, rewrite
+from millifit.targets.importer.simplify_composites import gelu, layer_norm
 from millifit.targets.importer.simplify_layers import (
     batch_norm_alone,
     explicit_conv,
@@ -21,6 +22,13 @@ from millifit.targets.importer.simplify_layers import (
     gemm_summand,
     matmul_to_gemm,
     merge_pad,
+)
+from millifit.targets.importer.simplify_sequence import (
+    constant_sums,
+    rows_through,
+    same_view,
+    sequence_matmul,
+    view_of_view,
 )
 from millifit.targets.importer.simplify_windows import (
     explicit_pool,
@@ -42,7 +50,10 @@ def simplify(network: Network) -> Network:
     - Conv has kernel_shape, strides, dilations, pads and group, and a bias ``[O]``; pools have
       kernel_shape, strides, pads and ceil_mode, MaxPool dilations, AveragePool count_include_pad
     - Gemm is ``y = x W^T + b`` (transB=1, no factors) with W ``[O, I]`` and b ``[O]``; so is MatMul
-      of a matrix with a constant one
+      of a matrix with a constant one; a layer on the rows of a tensor of higher rank reads them as
+      a matrix, which everything that treats rows alike does, too
+    - LayerNormalization and Gelu that are spelled out are one node; Reshapes of one tensor that are
+      equal, or follow each other, are one
     - zero padding and constants added before and after a layer, and BatchNormalization, are part of
       it; a BatchNormalization that follows no layer is Mul and Add
     - Clip has its bounds as float attributes "min" and "max" (absent: none); Max and Min with a
@@ -54,7 +65,8 @@ def simplify(network: Network) -> Network:
     explicit attributes.
     """
     merging = (
-        *(drop_no_effect, explicit_conv, merge_pad, matmul_to_gemm),
+        *(drop_no_effect, layer_norm, gelu, constant_sums, view_of_view, same_view),
+        *(sequence_matmul, rows_through, explicit_conv, merge_pad, matmul_to_gemm),
         *(gemm_summand, gemm_input, explicit_gemm, fold_bias, fold_batch_norm),
     )
     # After merging: a BatchNormalization that is still there belongs to no layer.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from millifit.targets.kernel import Kernel
-from millifit.targets.schedules import moves, tir
+from millifit.targets.schedules import epilogue, moves, tir
 from millifit.targets.schedules.code import KernelCode, number, signature
 from millifit.targets.schedules.lanes import transposed
 from millifit.targets.target import Target
@@ -22,7 +22,7 @@ def strided(kernel: Kernel, target: Target) -> KernelCode:
     strides = kernel.attribute("strides")
     assert isinstance(strides, tuple)
     axes = _merged(kernel.output.shape, strides)
-    parameters = signature(kernel, {})
+    parameters = signature(kernel, {"scalars": epilogue.SCALARS_TYPE})
     source, output = parameters.views["input"], parameters.views["output"]
     itemsize = np.dtype(kernel.output.dtype).itemsize
     parallel = target.threads > 1 and kernel.output.elements >= moves.PARALLEL_ELEMENTS
@@ -56,7 +56,12 @@ def strided(kernel: Kernel, target: Target) -> KernelCode:
 
     offset = tir.const(int(number(kernel, "offset", 0)))
     body = nest(outer, offset, tir.const(0), parallel=parallel)
-    return KernelCode(function=parameters.function(body), operands=(), pack=lambda _: ())
+    # Relax takes functions of one input and no operand for reshapes, and looks for their pattern.
+    return KernelCode(
+        function=parameters.function(body),
+        operands=(epilogue.SCALARS_TYPE,),
+        pack=lambda constants: (epilogue.pack_scalars(constants),),
+    )
 
 
 def _merged(shape: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int, int]]:
