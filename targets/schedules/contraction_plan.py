@@ -74,6 +74,7 @@ class Design:
     tile_rows: int  # map rows that one tile covers (small maps: several)
     panels_outside: bool
     parallel: bool
+    packs: bool = False  # whether several vectors of outputs are narrowed together
 
     @property
     def steps(self) -> int:

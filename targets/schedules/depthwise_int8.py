@@ -21,7 +21,7 @@ import numpy as np
 from millifit.errors import CompileError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
-from millifit.targets.schedules import epilogue
+from millifit.targets.schedules import epilogue, narrow
 from millifit.targets.schedules.choice import check_names, decided
 from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair, signature
 from millifit.targets.schedules.depthwise_int8_code import Design, write
@@ -61,6 +61,7 @@ def design(kernel: Kernel, target: Target) -> Design:
         dot=quad_dot(target),
         chunks=min(target.threads, height) if parallel else 1,
         block=target.fp32_lanes,
+        packs=kernel.output.dtype == "uint8" and narrow.packs(target),
     )
     row_bytes = plan.reach * plan.staged_columns * 4
     vectors = target.l1_bytes * 3 // 4 // (row_bytes * plan.lanes)

@@ -30,6 +30,7 @@ class Design:
     dot: Dot | None  # of four columns that are staged together; None: in float32, one by one
     chunks: int  # parts of the map that run in parallel
     block: int  # channels staged together
+    packs: bool  # whether several vectors of outputs are narrowed together
 
     @property
     def quads(self) -> bool:
@@ -346,19 +347,22 @@ class _Writer:
                     total = tir.load(totals, i * lanes, lanes)
                     total = self._add(total, staged, named_weights[group][1], lanes)
                     body.append(tir.store(totals, i * lanes, total, lanes))
+        tile = []
         for i in range(columns):
             total = tir.load(totals, i * lanes, lanes)
             if not plan.quads:
                 total = tir.cast(total, "int32", lanes) + tir.load(buffers["bias"], channel, lanes)
-            body += epilogue.write(
-                total,
-                kernel=kernel,
-                channel=channel,
-                buffers=buffers,
-                out=(y * kernel.output.shape[2] + x + i) * plan.channels + channel,
-                lanes=lanes,
-                valid=valid,
+            out = (y * kernel.output.shape[2] + x + i) * plan.channels + channel
+            tile.append((total, channel, out))
+        if plan.packs and valid == lanes == plan.lanes:
+            return body + epilogue.write_packed(
+                tile, kernel=kernel, buffers=buffers, lanes=lanes, adjacent=1
             )
+        for total, _, out in tile:
+            body += epilogue.write(
+                total, kernel=kernel, channel=channel, buffers=buffers, out=out, lanes=lanes,
+                valid=valid,
+            )  # fmt: skip
         return body
 
     def _weight(

@@ -7,13 +7,13 @@ of a kernel's identity.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
-from millifit.targets.schedules import activation, half, tir
+from millifit.targets.schedules import activation, half, narrow, tir
 from millifit.targets.schedules.code import Constants
 
 # Position of each scalar in the operand that carries them all.
@@ -173,28 +173,66 @@ def finish(
     int8 kernels: `accumulator` is int32 and `multiplier` its scale per channel; the scale of what
     the accumulator is rounded to first (output, or inner value) is divided into it.
     """
-    quantized = kernel.output.dtype == "uint8"
+    if kernel.output.dtype == "uint8":
+        value, shift = _unrounded(accumulator, kernel, multiplier, residual, scalars, lanes)
+        rounded = tir.round_half_even(value)
+        if shift:
+            return _to_uint8(rounded, "output", scalars, lanes)
+        return tir.cast(_limited(rounded, "output", scalars, lanes), "uint8", lanes)
+    value = _real(accumulator, kernel, multiplier, residual, scalars, lanes)
+    return half.narrow(value, kernel.output.dtype, lanes)
+
+
+def _unrounded(
+    accumulator: tir.Expr,
+    kernel: Kernel,
+    multiplier: tir.Expr | None,
+    residual: tir.Expr | None,
+    scalars: tir.Buffer,
+    lanes: int,
+) -> tuple[tir.Expr, bool]:
+    """A quantized output in its own units, and whether its zero point is added after rounding."""
+    if kernel.integer and not kernel.epilogue:
+        return tir.cast(accumulator, "float32", lanes) * multiplier, True
+    if kernel.integer and kernel.epilogue[0] == "add":
+        inner = _inner(accumulator, multiplier, scalars, lanes)
+        return _sum_of_quantized(inner, residual, "inner", scalars, lanes), False
+    value = _real(accumulator, kernel, multiplier, residual, scalars, lanes)
+    return value / splat_scalar(scalars, "output_scale", lanes), True
+
+
+def _inner(
+    accumulator: tir.Expr, multiplier: tir.Expr | None, scalars: tir.Buffer, lanes: int
+) -> tir.Expr:
+    """The quantized value that an int8 layer is rounded to before anything else, as float32."""
+    value = tir.round_half_even(tir.cast(accumulator, "float32", lanes) * multiplier)
+    shifted = value + splat_scalar(scalars, "inner_zero_point", lanes)
+    low, high = (splat_scalar(scalars, f"inner_{end}", lanes) for end in ("low", "high"))
+    return tir.clamp(shifted, low, high)
+
+
+def _real(
+    accumulator: tir.Expr,
+    kernel: Kernel,
+    multiplier: tir.Expr | None,
+    residual: tir.Expr | None,
+    scalars: tir.Buffer,
+    lanes: int,
+) -> tir.Expr:
+    """Real values: scaled, with the epilogue's additions and activation functions."""
     value = accumulator
-    if kernel.integer:
+    if kernel.integer and _rounds_first(kernel):
+        value = _inner(accumulator, multiplier, scalars, lanes)
+        value = value - splat_scalar(scalars, "inner_zero_point", lanes)
+        value = value * splat_scalar(scalars, "inner_scale", lanes)
+    elif kernel.integer:
         value = tir.cast(value, "float32", lanes) * multiplier
-        if quantized and not kernel.epilogue:
-            return _to_uint8(tir.round_half_even(value), "output", scalars, lanes)
-        if _rounds_first(kernel):
-            shifted = tir.round_half_even(value)
-            shifted = shifted + splat_scalar(scalars, "inner_zero_point", lanes)
-            inner = tir.cast(_limited(shifted, "inner", scalars, lanes), "float32", lanes)
-            if kernel.epilogue[0] == "add":
-                return add_quantized(inner, residual, "inner", scalars, lanes)
-            value = inner - splat_scalar(scalars, "inner_zero_point", lanes)
-            value = value * splat_scalar(scalars, "inner_scale", lanes)
     for step in kernel.epilogue:
         if step == "add":
             value = value + residual
         elif step != "round":
             value = activate(value, step, scalars, lanes)
-    if quantized:
-        return quantize(value, scalars, lanes)
-    return half.narrow(value, kernel.output.dtype, lanes)
+    return value
 
 
 def dequantize(value: tir.Expr, prefix: str, scalars: tir.Buffer, lanes: int) -> tir.Expr:
@@ -221,6 +259,58 @@ def _rounds_first(kernel: Kernel) -> bool:
     """Whether an int8 layer's sums are rounded to a quantized inner value before anything else."""
     first = kernel.epilogue[:1]
     return first == ("round",) or (first == ("add",) and kernel.output.dtype == "uint8")
+
+
+def write_packed(
+    tile: Sequence[tuple[tir.Expr, tir.Expr, tir.Expr]],
+    *,
+    kernel: Kernel,
+    buffers: Mapping[str, tir.Buffer],
+    lanes: int,
+    adjacent: int,
+) -> list[tir.Statement]:
+    """Finish whole vectors of a layer with a uint8 output, several at a time (see `narrow`).
+
+    `tile` has accumulator, channel and place in the output of each; of every `adjacent` vectors
+    from the first on, one follows the other in the output.
+    """
+    scalars = buffers["scalars"]
+    written: list[tir.Statement] = []
+    for start in range(0, len(tile), narrow.TOGETHER):
+        group = tile[start : start + narrow.TOGETHER]
+        values = []
+        shift = True
+        for accumulator, channel, out in group:
+            multiplier = residual = None
+            if kernel.integer:
+                multiplier = tir.load(buffers["multiplier"], channel, lanes)
+            if "add" in kernel.epilogue:
+                residual = tir.load(buffers["residual"], out, lanes)
+            value, shift = _unrounded(accumulator, kernel, multiplier, residual, scalars, lanes)
+            values.append(value)
+        packed = narrow.narrowed(
+            values,
+            zero_point=scalar(scalars, "output_zero_point") if shift else None,
+            low=scalar(scalars, "output_low"),
+            high=scalar(scalars, "output_high"),
+            lanes=lanes,
+        )
+        named, variable = tir.bind("packed", packed, "int32", lanes)
+        written.append(named)
+        at = 0
+        while at < len(group):
+            run = _run(len(group) - at, adjacent - (start + at) % adjacent)
+            chosen = narrow.stored_lanes(at, run, lanes)
+            value = tir.reinterpret(tir.shuffle([variable], chosen), "uint8", run * lanes)
+            written.append(tir.store(buffers["output"], group[at][2], value, run * lanes))
+            at += run
+    return written
+
+
+def _run(left: int, adjacent: int) -> int:
+    """Vectors that are stored at once: a power of two."""
+    most = min(left, adjacent)
+    return 1 << (most.bit_length() - 1)
 
 
 def write(

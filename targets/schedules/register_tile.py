@@ -237,6 +237,9 @@ class RegisterTile:
     ) -> list[tir.Statement]:
         """Epilogue and store of every vector."""
         panel = self.panel
+        whole = panel.valid == panel.width and set(panel.lanes) == {self.plan.lanes}
+        if self.store is None and whole and self.plan.packs:
+            return self._finish_packed(accumulators, spots)
         written: list[tir.Statement] = []
         for i, spot in enumerate(spots):
             out = self._written_at(spot)
@@ -255,3 +258,22 @@ class RegisterTile:
                     valid=min(lanes, panel.valid - offset),
                 )
         return written
+
+    def _finish_packed(
+        self, accumulators: tir.Buffer, spots: list[tuple[tir.Expr, tir.Expr]]
+    ) -> list[tir.Statement]:
+        """Epilogue and store of all vectors, several at a time."""
+        panel, lanes = self.panel, self.plan.lanes
+        tile = [
+            (
+                tir.load(accumulators, i * panel.width + offset, lanes),
+                panel.packed + offset,
+                self._written_at(spot) + offset,
+            )
+            for i, spot in enumerate(spots)
+            for offset in panel.offsets
+        ]
+        return epilogue.write_packed(
+            tile, kernel=self.plan.kernel, buffers=self.buffers, lanes=lanes,
+            adjacent=len(panel.lanes),
+        )  # fmt: skip
