@@ -48,9 +48,12 @@ class Program:
 
     @property
     def tuned(self) -> tuple[dict[str, Any], ...]:
-        """The kernels that are not scheduled by the rules alone, as plain JSON types."""
+        """The kernels that are not scheduled by the rules alone, as plain JSON types.
+
+        ``kernel`` is the key of the kernel without its choice.
+        """
         return tuple(
-            {"kernel": kernel.key, "op": kernel.op, "choice": dict(kernel.choice)}
+            {"kernel": kernel.with_choice(()).key, "op": kernel.op, "choice": dict(kernel.choice)}
             for kernel in self.kernels
             if kernel.choice
         )

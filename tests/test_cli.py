@@ -33,6 +33,15 @@ PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
 
+TUNING = {
+    "tuned": [
+        {
+            "op": "conv2d", "precision": "fp32", "shape": [1, 7, 7, 64], "calls": 2,
+            "choice": {"rows": 6, "vectors": 2}, "by_rule_s": 2e-3, "tuned_s": 1e-3, "gain": 2.0,
+        }
+    ]
+}  # fmt: skip
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
@@ -41,7 +50,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
     kernel = result["kernels"]["baseline"][0]
     answers: dict[str, Any] = {
         "fit": result,
-        "profile": {"measured": 3},
+        "profile": {"measured": 3, "tuning": TUNING},
         "predict": {
             "model": "net.onnx",
             "target": "local",
@@ -51,7 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
         },
         "search": {"front": result["trials"][:2]},
         "compress": {"size_bytes": 1},
-        "compile_model": {"local": "bundles/local"},
+        "compile_model": {"bundles": [{"target": "local", "tuning": TUNING}]},
         "verify": {"passed": True},
     }
     fake = ModuleType("millifit.pipeline")
@@ -83,7 +92,7 @@ def test_fit_hands_on_every_option(calls: Calls, tmp_path: Path) -> None:
     done = run_line(
         "fit net.onnx --data val.npz --calibration cal.npz --mean 1,2,3 --std 4 --target rpi4 "
         "--input-shape 1x3x8x8 --threads 2 --budget 8ms --max-drop none --no-prune --epochs 0 "
-        f"--trials 4 --run r --store s --seed 7 --json {tmp_path}/out.json"
+        f"--trials 4 --run r --store s --tune 9 --seed 7 --json {tmp_path}/out.json"
     )
     assert done.exit_code == 0, done.output
     (name, (recipe, _progress), _options) = calls[0]
@@ -92,7 +101,7 @@ def test_fit_hands_on_every_option(calls: Calls, tmp_path: Path) -> None:
         "model": "net.onnx", "data": "val.npz", "calibration": "cal.npz", "mean": (1, 2, 3),
         "std": (4,), "input_shape": (1, 3, 8, 8), "target": "rpi4", "threads": 2, "budget": "8ms",
         "max_drop": None, "seed": 7, "run": "r", "store": "s", "prune": False, "epochs": 0,
-        "trials": 4, "demo": False,
+        "trials": 4, "tune": 9, "demo": False, "precisions": None,
     }  # fmt: skip
     assert json.loads((tmp_path / "out.json").read_text())["met"] is True
     for expected in ("compressed", "ONNX Runtime int8", "Measured interleaved in one run"):
@@ -207,6 +216,25 @@ def test_compile_takes_many_targets(calls: Calls) -> None:
     run_line("compile net.onnx --target local --target rpi4 --threads 2 --out b")
     run_line("compile net.onnx --out b")
     assert [options["targets"] for _, _, options in calls] == [["local", "rpi4"], ["local"]]
+
+
+def test_tuning_is_for_seconds_and_shows_what_it_gained(calls: Calls) -> None:
+    """compile, profile and fit hand the seconds on; the kernels that beat their rule are shown."""
+    compiled = run_line("compile net.onnx --tune 30 --store s.sqlite --out b")
+    profiled = run_line("profile net.onnx --tune 2.5")
+    assert run_line("fit net.onnx --data x.npz --tune 60").exit_code == 0
+    for done in (compiled, profiled):
+        assert re.search(r"conv2d +fp32 +1x7x7x64 +rows 6, .* 2 +1 +2\.00", done.stdout)
+    assert [options.get("tune") for _, _, options in calls[:2]] == [30, 2.5]
+    assert calls[0][2]["store"] == "s.sqlite"
+    assert calls[2][1][0].tune == 60
+
+
+@pytest.mark.parametrize("seconds", ["0", "-3", "nan", "soon"])
+def test_tuning_for_no_time_is_wrong_use(calls: Calls, seconds: str) -> None:
+    """Seconds must be a positive number."""
+    assert run("compile", "net.onnx", "--out", "b", "--tune", seconds).exit_code == 2
+    assert calls == []
 
 
 def test_targets_are_listed_added_and_shown(tmp_path: Path) -> None:
