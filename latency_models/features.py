@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from millifit.targets.kernel import Kernel
+from millifit.targets.target import weight_bits
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,30 +56,34 @@ def macs(kernel: Kernel) -> int:
             return elements * _area(kernel) * kernel.inputs[0].shape[-1] // _groups(kernel)
         case "dense":
             return elements * kernel.inputs[0].shape[-1]
-        case "global_avg_pool":
+        case op if op.startswith(("global_", "reduce_", "arg_")):
             return kernel.inputs[0].elements
+        case "resize":
+            return elements * sum(_pair(kernel, "taps"))
         case _:
             return elements * _area(kernel)
 
 
 def weight_bytes(kernel: Kernel) -> int:
-    """Bytes of the weight: 4 per value in fp32, 1 in int8; 0 for an operator without one."""
-    per_value = 1 if kernel.precision == "int8" else 4
+    """Bytes of the weight: 4 per value in fp32, half a one in w4; 0 for operators without one."""
     channels = kernel.output.shape[-1]
     inputs = kernel.inputs[0].shape[-1]
     match kernel.op:
         case "conv2d":
-            return channels * _area(kernel) * inputs // _groups(kernel) * per_value
+            values = channels * _area(kernel) * inputs // _groups(kernel)
         case "depthwise_conv2d":
-            return channels * _area(kernel) * per_value
+            values = channels * _area(kernel)
         case "dense":
-            return channels * inputs * per_value
+            values = channels * inputs
         case _:
             return 0
+    return math.ceil(values * weight_bits(kernel.precision) / 8)
 
 
 def moved_bytes(kernel: Kernel) -> int:
-    """Bytes read and written if everything is touched once."""
+    """Bytes read and written if everything is touched once; of a part, what is taken."""
+    if kernel.op == "strided":
+        return 2 * kernel.output.bytes
     return sum(t.bytes for t in kernel.inputs) + weight_bytes(kernel) + kernel.output.bytes
 
 
