@@ -3,8 +3,10 @@
 Every network runs on both sides in child processes of their own, in turn, round by round, batch 1
 and as many threads; a ratio is the median of the rounds' ratios, with its 95 % interval. Integers
 are the same QuantizeLinear / DequantizeLinear model on both sides, made by our own quantizer; ONNX
-Runtime gets it with unsigned and with signed activations, and its faster one counts. Beside
-latency a row has
+Runtime gets it with unsigned and with signed activations, and its faster one counts. Where our
+quantizer leaves an activation function in fp32, ONNX Runtime computes the layer before in fp32,
+too: `own_quantizer` has the ratio to the network as its own tool quantizes it (not with
+``--quick``). Beside latency a row has
 
 - `compile_s`: from the ONNX file to the finished bundle, untuned, with the compiler loaded;
 - `workspace_bytes`: the buffers and scratch memory of an inference (see `comparison.own`), and
@@ -25,7 +27,7 @@ import argparse
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -46,17 +48,24 @@ _QUICK_POLICY = NetworkTimingPolicy(turn_s=0.03, min_rounds=6, max_rounds=12, li
 
 
 def compare(
-    name: str, precisions: Sequence[Precision], threads: Sequence[int], policy: NetworkTimingPolicy
+    name: str,
+    precisions: Sequence[Precision],
+    threads: Sequence[int],
+    policy: NetworkTimingPolicy,
+    *,
+    own_quantizer: bool = True,
 ) -> list[dict[str, Any]]:
     """The rows of one model, made in a process of its own: not even a crash ends the benchmark."""
-    settings = {"precisions": precisions, "threads": threads, "policy": policy, "seed": _SEED}
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(max_workers=1, mp_context=context) as pool,
     ):
         try:
-            return pool.submit(rows_of, name, folder=Path(folder), **settings).result()
+            return pool.submit(
+                rows_of, name, precisions=precisions, threads=threads, policy=policy,
+                folder=Path(folder), seed=_SEED, own_quantizer=own_quantizer,
+            ).result()  # fmt: skip
         except BrokenProcessPool:
             error = "the process that compiled and timed this model was lost"
         except Exception as failed:  # whatever a model does, the others are still compared
@@ -76,18 +85,26 @@ def show(row: dict[str, Any]) -> None:
         return
     interval = f"[{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
     memory = row["workspace_bytes"] / row["arena_peak_bytes"]
-    over = f"  of fp32 {row['over_fp32']['ratio']:.2f}" if "over_fp32" in row else ""
     busy = row["busy_threads"]
     print(
         f"{start} ours {row['ours_s'] * 1e3:8.3f} ms  ORT {row['onnxruntime_form']:4} "
         f"{row['onnxruntime_s'] * 1e3:8.3f} ms  ratio {row['ratio']:.2f} {interval}  "
         f"peak {row['fraction_of_peak']:4.0%}  compile {row['compile_s']:4.1f} s  "
         f"memory {row['workspace_bytes'] / 1e6:6.2f} MB ({memory:.2f} of ORT)  "
-        f"busy {busy['ours']}/{busy['onnxruntime']}{over}"
-        f"{'' if row['correct'] else '  WRONG ' + str(row['agreement'])}"
-        f"{'  without rule: ' + ', '.join(row['without_rule'][:4]) if row['without_rule'] else ''}",
+        f"busy {busy['ours']}/{busy['onnxruntime']}{''.join(_remarks(row))}",
         flush=True,
     )
+
+
+def _remarks(row: dict[str, Any]) -> Iterator[str]:
+    if "over_fp32" in row:
+        yield f"  of fp32 {row['over_fp32']['ratio']:.2f}"
+    if "own_quantizer" in row:
+        yield f"  of ORT's own quantizer {row['own_quantizer']['ratio']:.2f}"
+    if not row["correct"]:
+        yield f"  WRONG: {row['agreement']}"
+    if row["without_rule"]:
+        yield f"  without rule: {', '.join(row['without_rule'][:4])}"
 
 
 def show_bars(reached: Sequence[dict[str, Any]]) -> None:
@@ -138,12 +155,21 @@ def main() -> None:
         print("no real models at hand: all weights are random (set MILLIFIT_DATA)")
     rows: list[dict[str, Any]] = []
     for name in names:
-        made = compare(name, precisions, threads, _QUICK_POLICY if given.quick else _POLICY)
+        made = compare(
+            name, precisions, threads, _QUICK_POLICY if given.quick else _POLICY,
+            own_quantizer=not given.quick,
+        )  # fmt: skip
         for row in made:
             show(row)
         rows += made
     summary, reached = summarize(rows), bars(rows)
     show_bars(reached)
+    if summary["int_own_quantizer_geomean"] is not None:
+        print(
+            f"       integers over ONNX Runtime with its own quantizer: geomean "
+            f"{summary['int_own_quantizer_geomean']:.2f}, worst "
+            f"{summary['int_own_quantizer_worst']:.2f}"
+        )
     show_losing(rows)
     write_result(given.json, {**setting(_SEED), "rows": rows, "summary": summary, "bars": reached})
 

@@ -70,7 +70,7 @@ def activations(
     step = _chunk(network, tensors) if symbolic else static_batch
     made = [name for name in tensors if name != source]
     for start in range(0, len(x), step):
-        chunk = np.ascontiguousarray(x[start : start + step], dtype=np.float32)
+        chunk = np.ascontiguousarray(x[start : start + step], dtype=network.types[source].dtype)
         missing = 0 if symbolic else step - len(chunk)
         fed = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)]) if missing else chunk
         try:

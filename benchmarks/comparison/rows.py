@@ -18,7 +18,6 @@ from benchmarks.comparison.slowest import slowest
 from benchmarks.comparison.subject import Source, Subject
 from benchmarks.comparison.work import macs_by_node
 from benchmarks.models import MODELS
-from millifit.errors import MillifitError
 from millifit.pipeline.final import compare
 from millifit.targets.bundle import LoadedBundle, load_bundle, write_bundle
 from millifit.targets.detect import detect_local
@@ -38,6 +37,7 @@ from millifit.targets.target import INTEGER, Precision, Target
 
 Row = dict[str, Any]
 
+_OWN_QUANTIZER = "onnxruntime own quantizer"
 _FP32_TOLERANCE = 1e-4
 # Sums of fp32 parts may round to the next of 255 steps; a wrong network is nowhere near.
 _LEAST_WITHIN_TWO_STEPS = 0.9
@@ -63,16 +63,18 @@ def rows_of(
     policy: NetworkTimingPolicy,
     folder: Path,
     seed: int,
+    own_quantizer: bool,
 ) -> list[Row]:
     """One row for every precision and number of threads; with an `error` where it has no figures.
 
     All contenders of one number of threads take turns in one timing, so that precisions can be
-    compared, too. Precisions that this processor has no use for are left out.
+    compared, too. Precisions that this processor has no use for are left out. With `own_quantizer`
+    integers are also compared with the network as ONNX Runtime's own tool quantizes it.
     """
     import millifit.targets.schedules.rules  # noqa: F401 - compile_s does not pay for imports
 
     found: list[Row] = []
-    source = Source(name, folder, seed)
+    source = Source(name, folder, seed, own_quantizer=own_quantizer)
     for count in threads:
         target = detect_local(threads=count)
         rows: dict[Precision, Row] = {}
@@ -82,11 +84,11 @@ def rows_of(
             try:
                 subject = source.subject(precision)
                 compiled[precision] = _compiled(subject, target, folder / f"{precision}_{count}")
-            except (MillifitError, ArithmeticError, TypeError, ValueError) as error:
+            except Exception as error:  # whatever does not compile, the others are compared
                 rows[precision]["error"] = f"{type(error).__name__}: {error}"
         try:
             _fill(rows, compiled, policy)
-        except MillifitError as error:
+        except Exception as error:  # a wrong or lost network is a row, too
             for precision in compiled:
                 rows[precision]["error"] = f"{type(error).__name__}: {error}"
         found += rows.values()
@@ -147,12 +149,16 @@ def _fill(
             "arena_held_bytes": profiled.arena_held_bytes,
             "macs": macs,
             "fraction_of_peak": macs / seconds / best,
-            "without_rule": [c.nodes[0] for c in ours.program.without_rule],
+            "without_rule": [*dict.fromkeys(c.nodes[0] for c in ours.program.without_rule)],
             "busy_threads": {"ours": busy.get(own_name), "onnxruntime": busy.get(other_name)},
             "agreement": _agreement(ours),
             "kernels": slowest(ours.program, ours.loaded, profiled, ours.subject.network, best),
         }
         row["correct"] = _correct(precision, row["agreement"])
+        if precision in INTEGER and _OWN_QUANTIZER in timed:
+            row["own_quantizer"] = _ratio(found, timed[_OWN_QUANTIZER]) | {
+                "onnxruntime_s": timed[_OWN_QUANTIZER].round_medians.median_s
+            }
         if precision != "fp32" and "fp32" in compiled:
             row["over_fp32"] = _ratio(found, timed["ours fp32"])
 
@@ -177,6 +183,11 @@ def _timed(
             contenders[f"onnxruntime {form}"] = Contender(
                 kind="onnxruntime", path=path, input_path=given, threads=threads
             )
+        if ours.subject.own_quantizer is not None:
+            contenders[_OWN_QUANTIZER] = Contender(
+                kind="onnxruntime", path=ours.subject.own_quantizer, input_path=given,
+                threads=threads,
+            )  # fmt: skip
     busy = BusyThreads(tuple(contenders))
     with LocalRunner() as runner:
         timed = runner.time_networks(contenders, policy=policy, on_round=busy.look)

@@ -43,7 +43,7 @@ def slowest(
             },
         )
         matched = [theirs[node] for node in call.nodes if node in theirs]
-        row["nodes"].append(call.nodes[0])
+        row["nodes"] += call.nodes[:1] or (call.output,)
         row["ours_s"] += taken
         row["macs"] += sum(macs.get(node, 0) for node in call.nodes)
         if matched:

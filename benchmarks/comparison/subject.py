@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,16 @@ class Subject:
     `files` are what ONNX Runtime may run for a precision, by a name of their form: for integers the
     same weights and scales with activations of 8 unsigned bits (``u8s8``) or signed ones
     (``s8s8``), of which it is slow at one on most processors. `ours` is what we compile.
+    `own_quantizer` is the same network as ONNX Runtime's own tool quantizes it: it rounds after
+    every operator, where ours keeps activation functions in fp32 and ONNX Runtime then computes
+    the layer before in fp32, too.
     `inputs` are ``(N, *sample)``, none of which calibration saw; `input_path` has the first.
     """
 
     network: Network
     ours: Path
     files: dict[str, Path]
+    own_quantizer: Path | None
     inputs: npt.NDArray[np.generic]
     input_path: Path
 
@@ -41,7 +46,8 @@ class Subject:
 class Source:
     """The fp32 network, and what is quantized from it, in files of a folder."""
 
-    def __init__(self, name: str, folder: Path, seed: int) -> None:
+    def __init__(self, name: str, folder: Path, seed: int, *, own_quantizer: bool = False) -> None:
+        self._own_quantizer = own_quantizer
         self._folder = folder
         self._file = folder / "fp32.onnx"
         onnx.save(load(name, seed), self._file)
@@ -67,12 +73,37 @@ class Source:
         write_network(network, unsigned)
         signed = self._folder / f"{precision}_s8s8.onnx"
         onnx.save(with_signed_activations(onnx.load(unsigned)), signed)
-        return self._subject(network, unsigned, {"u8s8": unsigned, "s8s8": signed})
+        own = self._quantized_by_onnxruntime() if self._own_quantizer else None
+        return self._subject(network, unsigned, {"u8s8": unsigned, "s8s8": signed}, own)
 
-    def _subject(self, network: Network, ours: Path, files: dict[str, Path]) -> Subject:
+    def _quantized_by_onnxruntime(self) -> Path:
+        """As its documentation recommends for x86: QDQ, u8s8, weights per channel; made once."""
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]  # of an untyped package
+            def __init__(self, name: str, x: npt.NDArray[np.generic]) -> None:
+                self._left = iter([{name: x[i : i + 1]} for i in range(len(x))])
+
+            def get_next(self) -> dict[str, npt.NDArray[np.generic]] | None:
+                return next(self._left, None)
+
+        path = self._folder / "own_quantizer.onnx"
+        if not path.exists():
+            logging.getLogger().setLevel(logging.ERROR)  # its advice is to simplify the model first
+            reader = Reader(onnx.load(self._file).graph.input[0].name, self._calibration)
+            quantize_static(
+                self._file, path, reader, per_channel=True,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            )  # fmt: skip
+        return path
+
+    def _subject(
+        self, network: Network, ours: Path, files: dict[str, Path], own: Path | None = None
+    ) -> Subject:
         return Subject(
-            network=network, ours=ours, files=files, inputs=self._judged, input_path=self._input
-        )
+            network=network, ours=ours, files=files, own_quantizer=own, inputs=self._judged,
+            input_path=self._input,
+        )  # fmt: skip
 
 
 def with_signed_activations(model: onnx.ModelProto) -> onnx.ModelProto:

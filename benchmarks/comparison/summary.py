@@ -25,7 +25,8 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
     A group's ratio of a model is ours over ONNX Runtime's, on as many threads; in
     ``fastest_int_over_fp32`` it is ours over ours, of convolutional models on one thread. Rows with
-    an error or a wrong network count in none of them: the bars name them.
+    an error or a wrong network count in none of them: the bars name them. ``int_own_quantizer`` is
+    ours over ONNX Runtime with the network as its own tool quantizes it, on all threads.
     """
     found: dict[str, Any] = {}
     for group in _RATIO_BARS:
@@ -34,6 +35,9 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
         found[f"{group}_geomean"] = _geomean(ratios.values())
         found[f"{group}_worst"] = ratios[worst] if worst else None
         found[f"{group}_worst_model"] = worst
+    others = [r["own_quantizer"]["ratio"] for r in rows if _counts(r) and "own_quantizer" in r]
+    found["int_own_quantizer_geomean"] = _geomean(others)
+    found["int_own_quantizer_worst"] = max(others, default=None)
     return found
 
 
@@ -83,13 +87,13 @@ def _in_group(row: Row, group: str) -> bool:
     precision, threads = row["precision"], row["threads"]
     match group:
         case "fp32_1t" | "fp32_2t":
-            return precision == "fp32" and threads == int(group[5])
+            return bool(precision == "fp32" and threads == int(group[5]))
         case "int8_1t":
-            return precision == "int8" and threads == 1
+            return bool(precision == "int8" and threads == 1)
         case "fastest_int_1t":
             return precision in ("int8", "w7a8") and threads == 1
         case _:
-            return precision in ("int8", "w7a8") and threads == 1 and row["convolutional"]
+            return precision in ("int8", "w7a8") and threads == 1 and bool(row["convolutional"])
 
 
 def _ratios(rows: Iterable[Row], group: str) -> dict[str, float]:

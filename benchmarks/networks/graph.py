@@ -41,7 +41,11 @@ class Graph:
     ) -> str:
         """One node; `shape` is that of its output."""
         output = f"{op.lower()}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        node = helper.make_node(op, inputs, [output], output)
+        node.attribute.extend(
+            helper.make_attribute(key, value) for key, value in attributes.items()
+        )
+        self._nodes.append(node)
         self.shapes[output] = shape
         return output
 
