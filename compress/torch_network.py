@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from millifit.compress.torch_maps import split
 from millifit.compress.torch_operators import compute
 from millifit.errors import ModelError
 from millifit.targets.network import Array, Network
@@ -74,15 +75,19 @@ class TorchNetwork(nn.Module):
         last = {t: place for place, node in enumerate(network.nodes) for t in node.inputs}
         known = {network.inputs[0]: x}
         for place, node in enumerate(network.nodes):
-            if len(node.outputs) != 1:
+            if len(node.outputs) != 1 and node.op != "Split":
                 raise ModelError(f"node '{node.name}' ({node.op}) has several outputs")
             inputs = [
                 None if not t else self.constant(t) if t in self._keys else known[t]
                 for t in node.inputs
             ]
-            value = compute(node, inputs, network.types, len(x))
-            known[node.outputs[0]] = value
-            yield node.outputs[0], value
+            if node.op == "Split":
+                values = split(node, inputs[0], network.types)
+            else:
+                values = (compute(node, inputs, network.types, len(x)),)
+            for made, value in zip(node.outputs, values, strict=True):
+                known[made] = value
+                yield made, value
             for tensor in node.inputs:
                 if last.get(tensor) == place:
                     known.pop(tensor, None)

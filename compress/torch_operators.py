@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from millifit.compress import torch_maps
 from millifit.errors import UnsupportedOperator
 from millifit.targets.network import AttributeValue, Node, TensorType
 
@@ -81,7 +82,7 @@ def compute(
         case "DequantizeLinear":
             return _dequantize(node, read)
         case _:
-            raise UnsupportedOperator(op=node.op, node=node.name, detail="training cannot run it")
+            return torch_maps.compute(node, inputs, types)
 
 
 def _conv(node: Node, read: list[Tensor]) -> Tensor:

@@ -17,12 +17,15 @@ from millifit.errors import ModelError
 from millifit.targets.network import Network, Node
 from millifit.targets.target import INTEGER, Precision
 
-PASSIVE_OPERATORS = (
-    *("Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool"),
-    *("MaxPool", "Relu", "Reshape"),
-)
 # Their outputs are values of their input: one scale for both, so that nothing is rounded twice.
-_VALUE_PRESERVING = ("Flatten", "MaxPool", "Reshape")
+_VALUE_PRESERVING = (
+    *("DepthToSpace", "Flatten", "GlobalMaxPool", "MaxPool", "Reshape", "Resize", "Slice"),
+    *("SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+)
+PASSIVE_OPERATORS = (
+    *("Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "Relu"),
+    *_VALUE_PRESERVING,
+)
 _FUSED_ACTIVATIONS = ("Clip", "Relu")
 
 
@@ -64,7 +67,7 @@ def place(network: Network, precisions: Mapping[str, Precision]) -> Placement:
             continue
         int8_nodes.add(node.name)
         needed.update(read)
-        made.add(fused.get(node.name, node).outputs[0])
+        made.update(fused.get(node.name, node).outputs)
     order = [*network.inputs, *(t for node in network.nodes for t in node.outputs)]
     producers = network.producers()
     return Placement(
@@ -109,9 +112,20 @@ def _read(network: Network, node: Node) -> tuple[str, ...]:
 
 
 def _int8_passive_inputs(network: Network, node: Node, made: set[str]) -> tuple[str, ...]:
-    if node.op not in PASSIVE_OPERATORS or len(node.outputs) != 1:
+    if node.op not in PASSIVE_OPERATORS or (len(node.outputs) != 1 and node.op != "Split"):
+        return ()
+    if node.op == "Resize" and node.attributes.get("mode") == "cubic":
+        return ()  # what it makes may lie outside its input's range
+    if node.op == "Transpose" and not _shuffles(network, node):
         return ()
     read = _read(network, node)
     if node.op in ("Add", "Concat") and len(read) != len(node.inputs):
         return ()  # a constant operand would need a scale of its own
     return read if all(tensor in made for tensor in read) else ()
+
+
+def _shuffles(network: Network, node: Node) -> bool:
+    """Whether a Transpose stands between two Reshapes, as in a shuffle of channels."""
+    maker = network.producers().get(node.inputs[0])
+    readers = network.consumers().get(node.outputs[0], [])
+    return maker is not None and maker.op == "Reshape" and [n.op for n in readers] == ["Reshape"]

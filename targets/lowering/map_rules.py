@@ -11,12 +11,12 @@ import dataclasses
 import math
 
 import numpy as np
-from millifit.targets.lowering.one_dimensional import widened
 
 from millifit.targets.importer.rewrite import Edit, Graph, rewrite
+from millifit.targets.lowering.one_dimensional import widened
 from millifit.targets.lowering.rewriting import changed, elementwise
 from millifit.targets.lowering.transposed_convolution import conv_transpose
-from millifit.targets.network import Array, Network, Node
+from millifit.targets.network import Array, AttributeValue, Network, Node, TensorType
 
 # Flattened weights above this many bytes are not copied into another order.
 _MOST_BYTES = 1 << 28
@@ -36,9 +36,12 @@ def shuffled_channels(graph: Graph, node: Node) -> Edit | None:
     """Reshape, Transpose, Reshape of a map: ChannelShuffle or DepthToSpace."""
     if node.op != "Reshape":
         return None
-    turn = graph.sole_maker(node.inputs[0])
-    split = graph.sole_maker(turn.inputs[0]) if turn is not None else None
+    turn, after_turn = _maker(graph, node.inputs[0])
+    split, after_split = _maker(graph, turn.inputs[0]) if turn is not None else (None, ())
     if turn is None or split is None or (turn.op, split.op) != ("Transpose", "Reshape"):
+        return None
+    rounding = (*after_split, *after_turn)
+    if rounding and not _round_nothing(graph, split.inputs[0], rounding):
         return None
     before, inner = graph.shape(split.inputs[0]), graph.shape(split.outputs[0])
     after, permuted = graph.shape(node.outputs[0]), turn.attributes.get("perm")
@@ -58,7 +61,36 @@ def shuffled_channels(graph: Graph, node: Node) -> Edit | None:
             channels = c // math.prod(block)
             if after == (n, channels, h * block[0], w * block[1]):
                 made = _node(node, split, "DepthToSpace", block=block, mode=mode, crop=(0, 0))
-    return None if made is None else Edit(remove=(split, turn, node), insert=(made,))
+    if made is None:
+        return None
+    return Edit(remove=(split, turn, node, *rounding), insert=(made,))
+
+
+def _maker(graph: Graph, tensor: str) -> tuple[Node | None, tuple[Node, ...]]:
+    """The node that makes a tensor for one reader alone, and a Q/DQ pair between the two."""
+    maker = graph.sole_maker(tensor)
+    if maker is None or maker.op != "DequantizeLinear":
+        return maker, ()
+    quantizer = graph.sole_maker(maker.inputs[0])
+    if quantizer is None or quantizer.op != "QuantizeLinear":
+        return maker, ()
+    return graph.sole_maker(quantizer.inputs[0]), (quantizer, maker)
+
+
+def _round_nothing(graph: Graph, tensor: str, pairs: tuple[Node, ...]) -> bool:
+    """Whether `tensor` was dequantized with the scale and zero point that all of `pairs` have."""
+    first = graph.producers.get(tensor)
+    if first is None or first.op != "DequantizeLinear":
+        return False
+    wanted = [graph.constant(name) for name in first.inputs[1:]]
+    for node in pairs:
+        found = [graph.constant(name) for name in node.inputs[1:]]
+        both = list(zip(wanted, found, strict=False))
+        if len(wanted) != len(found) or any(a is None or b is None for a, b in both):
+            return False
+        if not all(np.array_equal(a, b) for a, b in both if a is not None and b is not None):
+            return False
+    return True
 
 
 def _node(last: Node, first: Node, op: str, **attributes: int | str | tuple[int, ...]) -> Node:
@@ -73,7 +105,7 @@ def explicit_block(graph: Graph, node: Node) -> Edit | None:  # noqa: ARG001 - a
         return None
     size = int(str(node.attributes["blocksize"]))
     mode = str(node.attributes.get("mode", "DCR"))
-    attributes = {"block": (size, size), "mode": mode, "crop": (0, 0)}
+    attributes: dict[str, AttributeValue] = {"block": (size, size), "mode": mode, "crop": (0, 0)}
     return Edit(remove=(node,), insert=(dataclasses.replace(node, attributes=attributes),))
 
 
@@ -174,7 +206,8 @@ def flatten_last(graph: Graph, node: Node) -> Edit | None:
     order = np.arange(math.prod(shape[1:])).reshape(shape[1:]).transpose(1, 2, 0).ravel()
     edits: dict[str, Node] = {node.name: dataclasses.replace(node, op="FlattenLast")}
     added: list[Node] = []
-    constants, types = {}, {}
+    constants: dict[str, Array] = {}
+    types: dict[str, TensorType] = {}
     for layer in dense:
         change = changed(graph, layer.inputs[1], "last", lambda v, _: v[:, order], lambda s: s)
         if change is None:

@@ -5,51 +5,39 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from millifit.targets.lowering.tensors import Tensors
 from millifit.targets.network import Array, Node
 
 Floats = npt.NDArray[np.float32]
 
 
-def resampling(state: Tensors, node: Node) -> dict[str, Array] | None:
+def resampling(
+    node: Node, source: tuple[int, ...], made: tuple[int, ...], scales: Array | None
+) -> dict[str, Array] | None:
     """``row_index``, ``row_weight`` of ``[rows, taps]``, and those of the columns of a Resize.
 
-    None for what has no kernel: batch or channels resized, cropping, antialiasing, a policy that
-    keeps the aspect ratio, and scales that are not constant. Coordinates are computed in float32,
-    as ONNX Runtime does, so that both take the same side of a tie.
+    `source` and `made` are the shapes of its input and output; without `scales` they say how much
+    larger the output is. None for what has no kernel: batch or channels resized, cropping,
+    antialiasing, a policy that keeps the aspect ratio. Coordinates are computed in float32, as ONNX
+    Runtime does, so that both take the same side of a tie.
     """
     unsupported = (
         node.attributes.get("antialias", 0)
         or node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
         or node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch"
     )
-    source = state.network.types[node.inputs[0]].shape
-    made = state.network.types[node.outputs[0]].shape
-    scales = _scales(state, node)
-    if unsupported or scales is None or len(source) != 4 or source[:2] != made[:2]:
+    if unsupported or len(source) != 4 or source[:2] != made[:2]:
         return None
+    factors = [np.float32(b) / np.float32(a) for a, b in zip(source, made, strict=True)]
+    if scales is not None and scales.size:
+        axes = node.attributes.get("axes", tuple(range(4)))
+        assert isinstance(axes, tuple)
+        for axis, scale in zip(axes, scales.ravel(), strict=True):
+            factors[int(axis) % 4] = np.float32(scale)
     tables: dict[str, Array] = {}
     for name, axis in (("row", 2), ("column", 3)):
-        index, weight = _axis(node, source[axis], made[axis], scales[axis])
+        index, weight = _axis(node, source[axis], made[axis], factors[axis])
         tables[f"{name}_index"], tables[f"{name}_weight"] = index, weight
     return tables
-
-
-def _scales(state: Tensors, node: Node) -> list[np.float32] | None:
-    """Output over input of every axis: as stated, or from the sizes."""
-    rank = len(state.network.types[node.inputs[0]].shape)
-    names = [*node.inputs, "", "", ""]
-    scales = state.constant(names[2]) if names[2] else None
-    if scales is None or scales.size == 0:
-        sizes = state.constant(names[3]) if names[3] else None
-        if sizes is None:
-            return None
-        shapes = [state.network.types[n].shape for n in (node.inputs[0], node.outputs[0])]
-        return [np.float32(b) / np.float32(a) for a, b in zip(*shapes, strict=True)]
-    axes = node.attributes.get("axes", tuple(range(rank)))
-    assert isinstance(axes, tuple)
-    stated = dict(zip((int(axis) % rank for axis in axes), scales.ravel(), strict=True))
-    return [np.float32(stated.get(axis, 1)) for axis in range(rank)]
 
 
 def _axis(
@@ -79,7 +67,7 @@ def _coordinates(rule: str, extent: int, made: int, scale: np.float32) -> Floats
     x, half = np.arange(made, dtype=np.float32), np.float32(0.5)
     match rule:
         case "asymmetric":
-            return x / scale
+            return np.asarray(x / scale, np.float32)
         case "align_corners":
             if made == 1:
                 return np.zeros(1, np.float32)
@@ -96,12 +84,12 @@ def _coordinates(rule: str, extent: int, made: int, scale: np.float32) -> Floats
 def _nearest(rule: str, at: Floats) -> Floats:
     match rule:
         case "floor":
-            return np.floor(at)
+            return np.asarray(np.floor(at), np.float32)
         case "ceil":
-            return np.ceil(at)
+            return np.asarray(np.ceil(at), np.float32)
         case "round_prefer_ceil":
-            return np.floor(at + np.float32(0.5))
-    return np.ceil(at - np.float32(0.5))
+            return np.asarray(np.floor(at + np.float32(0.5)), np.float32)
+    return np.asarray(np.ceil(at - np.float32(0.5)), np.float32)
 
 
 def _cubic(node: Node, at: Floats, extent: int) -> tuple[npt.NDArray[np.int32], Floats]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -168,14 +169,14 @@ def _pad(kernel: Kernel, target: Target) -> KernelCode:
             else:
                 written += tir.loop(
                     side.count,
-                    lambda i, side=side, start=start: element(axis, read, start, i, side),
+                    partial(element, axis, read, start, side),
                     name=f"i{axis}",
                     parallel=axis == outermost and _parallel(kernel, target),
                 )
         return written
 
     def element(
-        axis: int, read: tir.Expr, to: tir.Expr, i: tir.Expr, side: _Side
+        axis: int, read: tir.Expr, to: tir.Expr, side: _Side, i: tir.Expr
     ) -> list[tir.Statement]:
         assert side.source is not None
         at = i * side.source.step + side.source.first

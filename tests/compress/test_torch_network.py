@@ -18,6 +18,12 @@ POOL = {"kernel_shape": (3, 3), "strides": (2, 2), "pads": (0, 1, 1, 0)}
 CONSTANTS: dict[str, Array] = {
     "pads": np.array([0, 0, 1, 0, 0, 0, 0, 2]),
     "axes": np.array([2, 3]),
+    "up": np.linspace(-1, 1, 3 * 5 * 9, dtype=np.float32).reshape(3, 5, 3, 3),
+    "start": np.array([1, -1]),
+    "end": np.array([9, -100]),
+    "along": np.array([2, 3]),
+    "step": np.array([2, -3]),
+    "twice": np.array([1, 1, 2, 1.5], dtype=np.float32),
     "flat": np.array([1, 768]),
     "row": np.linspace(-1, 1, 3, dtype=np.float32).reshape(1, 3, 1, 1),
 }
@@ -44,6 +50,17 @@ NODES = [
     node("Mul", "n", "x", "row"),
     node("Sub", "n", "row", "x"),
     node("Div", "n", "row", "x"),
+    node("ConvTranspose", "n", "x", "up", strides=(2, 2), pads=(1, 0, 1, 1), output_padding=(1, 0)),
+    node("DepthToSpace", "n", "wide.out", blocksize=2),
+    node("DepthToSpace", "n", "wide.out", blocksize=2, mode="CRD"),
+    node("SpaceToDepth", "n", "x", blocksize=2),
+    node("Slice", "n", "x", "start", "end", "along", "step"),
+    node("Resize", "n", "x", "", "twice"),
+    node("Resize", "n", "x", "", "twice", mode="linear"),
+    node("ReduceMax", "n", "x", "axes", keepdims=0),
+    node("GlobalMaxPool", "n", "x"),
+    node("PRelu", "n", "x", "row"),
+    node("Elu", "n", "x", alpha=0.5),
 ]
 
 
@@ -56,7 +73,18 @@ def _check(net: Network, x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -
 def test_operator_equals_onnx_runtime(single: Node) -> None:
     """Every operator computes what ONNX Runtime does, on a batch the network was not made for."""
     used = {name: value for name, value in CONSTANTS.items() if name in single.inputs}
-    _check(network([single], used, shape=(1, 3, 16, 16)), images(4))
+    ahead = [node("Concat", "wide", *["x"] * 4, axis=1)] if "wide.out" in single.inputs else []
+    _check(network([*ahead, single], used, shape=(1, 3, 16, 16)), images(4))
+
+
+def test_all_outputs_of_a_split_are_computed() -> None:
+    """A Split hands on every part."""
+    nodes = [
+        Node(name="s", op="Split", inputs=("x", "parts"), outputs=("a", "b"),
+             attributes={"axis": 1}),
+        node("GlobalAveragePool", "m", "a"), node("Mul", "n", "b", "m.out"),
+    ]  # fmt: skip
+    _check(network(nodes, {"parts": np.array([1, 2])}, shape=(1, 3, 16, 16)), images(4))
 
 
 def test_network_equals_onnx_runtime() -> None:
