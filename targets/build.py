@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
 from millifit.targets.program import Call, Program
 from millifit.targets.target import Target
+
+if TYPE_CHECKING:  # loads TVM
+    from millifit.targets.schedules.code import KernelCode
 
 # Tensors by copy, place among the operands (-1: the output) and type.
 MadeTensors = dict[tuple[int, int, TensorType], Any]
@@ -156,11 +159,24 @@ def compile_program(program: Program, target: Target) -> Compiled:
     return Compiled(executable=executable, weights=tuple(weights))
 
 
+def _codes(program: Program, target: Target) -> dict[Kernel, KernelCode]:
+    """The code of every kernel that a schedule writes; CompileError names the node at fault."""
+    from millifit.targets.schedules.rules import schedule
+
+    codes: dict[Kernel, KernelCode] = {}
+    for call in program.calls:
+        if call.kernel in codes or call.kernel.op in ("onnx", "reshape"):
+            continue
+        try:
+            codes[call.kernel] = schedule(call.kernel, target)
+        except CompileError as error:
+            raise CompileError(f"node '{call.nodes[0]}': {error}") from error
+    return codes
+
+
 def _relax_module(program: Program, target: Target) -> tuple[Any, list[Array]]:
     """The program in Relax: one call_tir a kernel, equal kernels sharing one function."""
     from tvm import relax
-
-    from millifit.targets.schedules.rules import schedule
 
     def tensor_type(kind: TensorType) -> Any:
         return relax.TensorType(kind.shape, kind.dtype)
@@ -168,11 +184,7 @@ def _relax_module(program: Program, target: Target) -> tuple[Any, list[Array]]:
     builder = relax.BlockBuilder()
     inputs = [relax.Var(name, tensor_type(program.types[name])) for name in program.inputs]
     values: dict[str, Any] = dict(zip(program.inputs, inputs, strict=True))
-    codes = {
-        kernel: schedule(kernel, target)
-        for kernel in program.kernels
-        if kernel.op not in ("onnx", "reshape")
-    }
+    codes = _codes(program, target)
     weights: list[Array] = []
     parameters: list[Any] = []
     operands_of: list[list[Any]] = []

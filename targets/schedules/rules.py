@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from millifit.errors import CompileError
 from millifit.targets.kernel import Kernel
+from millifit.targets.network import TensorType
 from millifit.targets.schedules.argument import argument
 from millifit.targets.schedules.attention import attention
 from millifit.targets.schedules.code import KernelCode
@@ -26,14 +30,41 @@ from millifit.targets.schedules.strided import strided
 from millifit.targets.schedules.weight_only import weight_only
 from millifit.targets.target import WEIGHT_ONLY, Target
 
+# Kernels count elements in 32 bits.
+_MOST_ELEMENTS = 2**31 - 1
+
 
 def schedule(kernel: Kernel, target: Target) -> KernelCode:
     """The code of a kernel on a target.
 
-    Raises CompileError for an operator without a rule; `onnx` kernels are built elsewhere.
+    Raises CompileError for an operator without a rule, for empty tensors, and for tensors whose
+    elements 32 bits cannot count; `onnx` kernels are built elsewhere.
     """
-    if any(extent <= 0 for t in (*kernel.inputs, kernel.output) for extent in t.shape):
-        raise CompileError(f"kernel '{kernel.op}' has an empty tensor: {kernel}")
+    _check(kernel, (*kernel.inputs, kernel.output))
+    code = _written(kernel, target)
+    _check(kernel, code.operands)
+    return code
+
+
+def _check(kernel: Kernel, tensors: Sequence[TensorType]) -> None:
+    for kind in tensors:
+        if any(extent <= 0 for extent in kind.shape):
+            raise CompileError(
+                f"kernel '{kernel.op}' has an empty tensor, {_shown(kind)}: remove it from the "
+                "network, or give the input another shape"
+            )
+        if math.prod(kind.shape) > _MOST_ELEMENTS:
+            raise CompileError(
+                f"kernel '{kernel.op}' has a tensor of {_shown(kind)}, more than 2^31 elements: "
+                "make the network's input or this layer smaller"
+            )
+
+
+def _shown(kind: TensorType) -> str:
+    return "x".join(str(extent) for extent in kind.shape)
+
+
+def _written(kernel: Kernel, target: Target) -> KernelCode:
     match kernel.op:
         case "conv2d":
             return conv2d(kernel, target)
