@@ -70,7 +70,8 @@ def split(node: Node, x: Tensor | None, types: Types) -> tuple[Tensor, ...]:
     """All outputs of a Split."""
     assert x is not None
     axis = int(str(node.attributes.get("axis", 0))) % x.ndim
-    return x.split([types[name].shape[axis] for name in node.outputs], dim=axis)
+    sizes = [types[name].shape[axis] for name in node.outputs]
+    return torch.split_with_sizes(x, sizes, dim=axis)
 
 
 def _unsupported(node: Node, detail: str) -> UnsupportedOperator:
@@ -134,8 +135,7 @@ def _resize(node: Node, inputs: Sequence[Tensor | None], types: Types) -> Tensor
     x, scales = inputs[0], inputs[2] if len(inputs) > 2 else None
     assert x is not None
     given = None if scales is None else scales.numpy()
-    shapes = (types[name].shape for name in (node.inputs[0], node.outputs[0]))
-    tables = resampling(node, *shapes, given)
+    tables = resampling(node, types[node.inputs[0]].shape, types[node.outputs[0]].shape, given)
     if tables is None:
         raise _unsupported(node, "only rows and columns, without cropping")
     index, weight = ([tables[f"{a}_{b}"] for a in ("row", "column")] for b in ("index", "weight"))

@@ -31,8 +31,9 @@ def resampling(
     if scales is not None and scales.size:
         axes = node.attributes.get("axes", tuple(range(4)))
         assert isinstance(axes, tuple)
-        for axis, scale in zip(axes, scales.ravel(), strict=True):
-            factors[int(axis) % 4] = np.float32(scale)
+        given = scales.astype(np.float32).ravel()
+        for axis, scale in zip((int(axis) % 4 for axis in axes), given, strict=True):
+            factors[axis] = scale
     tables: dict[str, Array] = {}
     for name, axis in (("row", 2), ("column", 3)):
         index, weight = _axis(node, source[axis], made[axis], factors[axis])

@@ -12,7 +12,13 @@ from onnx import TensorProto, helper
 from onnx_models import answer, integers, onnx_model, random
 from programs import Compiled, lowered, quantized, scale, stored, weight
 
+from millifit.compress.evaluate import outputs
+from millifit.compress.quantize.quantizer import quantize
+from millifit.compress.quantize.ranges import calibrate
 from millifit.errors import ModelError
+from millifit.targets.importer.onnx_file import from_onnx
+from millifit.targets.importer.simplify import simplify
+from millifit.targets.lower import lower
 from millifit.targets.network import Array
 from millifit.targets.program import Program
 from millifit.targets.target import Target
@@ -381,6 +387,35 @@ def test_dense_layers_behind_maps_take_their_order(bits: int) -> None:
         assert work(program) == ["conv2d", "dense"]
         assert_same(onnx_model(nodes, constants), step=0.5)
     assert "to_channels_first" not in {call.kernel.op for call in program.calls}
+
+
+def test_shuffled_network_stays_in_bytes() -> None:
+    """Split, convolution, concat and channel shuffle, quantized here, never leave 8 bits."""
+    nodes = [
+        conv("x", "c"), node("Relu", ["c"], ["r"], "r"),
+        node("Split", ["r", "halves"], ["a", "b"], "s", axis=1), conv("b", "d", "v"),
+        node("Relu", ["d"], ["e"], "e"), node("Concat", ["a", "e"], ["f"], "f", axis=1),
+        node("Reshape", ["f", "split"], ["g"], "g"),
+        node("Transpose", ["g"], ["t"], "t", perm=[0, 2, 1, 3, 4]),
+        node("Reshape", ["t", "join"], ["h"], "h"), conv("h", "i", "u"),
+        node("GlobalAveragePool", ["i"], ["y"], "y"),
+    ]  # fmt: skip
+    constants = {
+        "w": W, "v": random(1, 4, 4, 3, 3), "u": random(2, 8, 8, 3, 3), "halves": integers(4, 4),
+        "split": integers(1, 2, 4, 8, 8), "join": integers(1, 8, 8, 8),
+    }  # fmt: skip
+    model = onnx_model(nodes, constants)
+    assert "channel_shuffle" in work(assert_same(model))
+    network, x = simplify(from_onnx(model, name="small")), random(5, 64, 4, 8, 8)
+    made = quantize(network, {n.name: "int8" for n in network.layers}, calibrate(network, x))
+    program = lower(made, TARGETS[0])
+    kernels = [call.kernel for call in program.calls]
+    inner = [k for k in kernels if k.op not in ("global_avg_pool", "reshape")]
+    assert {k.output.dtype for k in inner} == {"uint8"}
+    assert "channel_shuffle" in [k.op for k in inner]
+    wanted = outputs(made, x)
+    found = Compiled(program, TARGETS[0]).run_each(x)
+    assert np.abs(found - wanted).max() <= 0.02 * np.ptp(wanted)
 
 
 def test_volumes_run_without_a_rule() -> None:
