@@ -62,5 +62,5 @@ def test_the_node_at_fault_is_named():
         else call
         for call in program.calls
     )
-    with pytest.raises(CompileError, match="node 'stubborn': .*rows=99 is not possible"):
+    with pytest.raises(CompileError, match=r"node 'stubborn': .*rows=99 is not possible"):
         compile_program(dataclasses.replace(program, calls=calls), target)
