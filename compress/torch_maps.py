@@ -16,18 +16,10 @@ from millifit.targets.network import Node, TensorType
 Types = Mapping[str, TensorType]
 
 _PLAIN: dict[str, Callable[..., Tensor]] = {
-    "Abs": torch.abs,
-    "Erf": torch.erf,
-    "Exp": torch.exp,
     "GlobalMaxPool": lambda x: x.amax(dim=tuple(range(2, x.ndim)), keepdim=True),
     "Max": torch.maximum,
     "Min": torch.minimum,
-    "Mish": functional.mish,
-    "Neg": torch.neg,
     "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x),
-    "Pow": torch.pow,
-    "Softplus": functional.softplus,
-    "Sqrt": torch.sqrt,
 }
 _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "ReduceL2": lambda x, dim, keepdim: x.square().sum(dim=dim, keepdim=keepdim).sqrt(),
@@ -50,9 +42,6 @@ def compute(node: Node, inputs: Sequence[Tensor | None], types: Types) -> Tensor
             return _reduced(node, read)
         case "Elu":
             return functional.elu(read[0], float(str(node.attributes.get("alpha", 1.0))))
-        case "Gelu":
-            way = str(node.attributes.get("approximate", "none"))
-            return functional.gelu(read[0], approximate=way)
         case "ConvTranspose":
             return _conv_transpose(node, read, types)
         case "DepthToSpace":
