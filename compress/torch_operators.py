@@ -18,13 +18,26 @@ _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 _INTEGER_LIMITS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 _PLAIN: dict[str, Callable[..., Tensor]] = {
+    "Abs": torch.abs,
     "Add": torch.add,
+    "Ceil": torch.ceil,
     "Div": torch.div,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Floor": torch.floor,
     "Identity": lambda x: x,
+    "Log": torch.log,
     "MatMul": torch.matmul,
+    "Mish": functional.mish,
     "Mul": torch.mul,
+    "Neg": torch.neg,
+    "Pow": torch.pow,
+    "Reciprocal": torch.reciprocal,
     "Relu": torch.relu,
+    "Round": torch.round,
     "Sigmoid": torch.sigmoid,
+    "Softplus": functional.softplus,
+    "Sqrt": torch.sqrt,
     "Sub": torch.sub,
     "Tanh": torch.tanh,
     # ONNX: x * max(0, min(1, x/6 + 0.5)), which is PyTorch's, too.
@@ -67,6 +80,12 @@ def compute(
         case "HardSigmoid":
             alpha, beta = _float(node, "alpha", 0.2), _float(node, "beta", 0.5)
             return torch.clamp(alpha * x + beta, 0, 1)
+        case "Gelu":
+            return functional.gelu(x, approximate=str(_number(node, "approximate", "none")))
+        case "Selu":
+            alpha = _float(node, "alpha", 1.67326319217681884765625)
+            gamma = _float(node, "gamma", 1.05070102214813232421875)
+            return gamma * functional.elu(x, alpha)
         case "LeakyRelu":
             return functional.leaky_relu(x, _float(node, "alpha", 0.01))
         case "Softmax":

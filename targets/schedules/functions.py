@@ -74,12 +74,12 @@ def let(value: tir.Expr, body: Callable[[tir.Expr], tir.Expr]) -> tir.Expr:
 
 def at_least(low: tir.Expr, value: tir.Expr) -> tir.Expr:
     """The greater of both; NaN where `value` is."""
-    return let(value, lambda x: tirx.Select(x < low, low, x))
+    return tirx.max(low, value)  # in this order: where the comparison fails, the second is taken
 
 
 def at_most(high: tir.Expr, value: tir.Expr) -> tir.Expr:
     """The smaller of both; NaN where `value` is."""
-    return let(value, lambda x: tirx.Select(x > high, high, x))
+    return tirx.min(high, value)
 
 
 def _number(value: float, lanes: int) -> tir.Expr:
@@ -201,10 +201,6 @@ def _log1p_of_fraction(t: tir.Expr, lanes: int) -> tir.Expr:
     return two * let(t / (t + two), lambda s: _atanh(s, lanes))
 
 
-def _magnitude(x: tir.Expr, lanes: int) -> tir.Expr:
-    return tirx.Select(x < _number(0.0, lanes), _number(0.0, lanes) - x, x)
-
-
 def _near(x: tir.Expr, coefficients: Sequence[float], lanes: int) -> tir.Expr:
     """``x + x P(x^2)``."""
     return let(x * x, lambda square: x + x * _polynomial(square, coefficients, lanes))
@@ -218,7 +214,7 @@ def tanh(value: tir.Expr, lanes: int) -> tir.Expr:
     def of(x: tir.Expr) -> tir.Expr:
         far = one - two / (exp(x + x, lanes) + one)
         inside = _near(x, _TANH, lanes)
-        return tirx.Select(_magnitude(x, lanes) < near, inside, far)
+        return tirx.Select(tirx.abs(x) < near, inside, far)
 
     return let(value, of)
 
@@ -234,7 +230,7 @@ def erf(value: tir.Expr, lanes: int) -> tir.Expr:
             far = let(size, lambda size: tirx.Select(x < zero, zero - size, size))
             return tirx.Select(t < near, _near(x, _ERF, lanes), far)
 
-        return let(at_most(_number(_ERF_LIMIT, lanes), _magnitude(x, lanes)), beyond)
+        return let(at_most(_number(_ERF_LIMIT, lanes), tirx.abs(x)), beyond)
 
     return let(value, of)
 
@@ -263,7 +259,7 @@ def gelu(value: tir.Expr, lanes: int) -> tir.Expr:
             erfc = exp(zero - t * _polynomial(t, _ERFC, lanes), lanes)
             return t * root * erfc
 
-        t = at_most(_number(_ERFC_LIMIT, lanes), _magnitude(x, lanes) * root)
+        t = at_most(_number(_ERFC_LIMIT, lanes), tirx.abs(x) * root)
         return at_least(zero, x) - let(t, missing)
 
     return let(value, of)

@@ -60,6 +60,8 @@ NODES = [
     node("ReduceMax", "n", "x", "axes", keepdims=0),
     node("GlobalMaxPool", "n", "x"),
     node("PRelu", "n", "x", "row"),
+    *(node(op, "n", "x") for op in ("Abs", "Ceil", "Erf", "Exp", "Floor", "Mish", "Neg", "Round")),
+    *(node(op, "n", "x") for op in ("Selu", "Softplus")),
     node("Elu", "n", "x", alpha=0.5),
 ]
 

@@ -38,15 +38,15 @@ COMPUTE: dict[str, Callable[[Doubles, Doubles], Doubles]] = {
 
 @st.composite
 def broadcasts(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Two shapes that numpy broadcasts, of ranks 0 to 6, and a seed."""
-    shape = tuple(draw(st.lists(st.sampled_from([1, 2, 3, 5, 17]), max_size=6)))
+    """Two shapes that numpy broadcasts, one of them of ranks 1 to 6, and a seed."""
+    shape = draw(st.lists(st.sampled_from([1, 2, 3, 5, 17]), min_size=1, max_size=6))
     if math.prod(shape) > 20000:
         shape = shape[-3:]
-    sides = []
-    for _ in range(2):
-        side = [extent if draw(st.booleans()) else 1 for extent in shape]
-        sides.append(tuple(side[draw(st.integers(0, len(side))) :]))
-    return sides[0], sides[1], draw(st.integers(0, 2**16))
+    first, second = ([n if draw(st.booleans()) else 1 for n in shape] for _ in range(2))
+    second = second[draw(st.integers(0, len(shape))) :]
+    if second and draw(st.booleans()):
+        first, second = second, first
+    return tuple(first), tuple(second), draw(st.integers(0, 2**16))
 
 
 def positive(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
