@@ -24,6 +24,8 @@ from millifit.targets.schedules.code import Constants, KernelCode, number, signa
 from millifit.targets.target import Target
 
 _PARALLEL_WEIGHTS = 1 << 18
+# What the 16 patterns of 4 bits stand for: two's complement.
+_VALUES = np.asarray([*range(8), *range(-8, 0)], np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class _Design:
     lanes: int
     vectors: int
     parallel: bool
+    looks_up: bool  # whether a register of 16 floats can be indexed by the lower 4 bits of lanes
 
     @property
     def width(self) -> int:
@@ -72,8 +75,11 @@ def weight_only(kernel: Kernel, target: Target) -> KernelCode:
         "weight": TensorType(shape=(plan.panels * plan.inputs * plan.step_bytes,), dtype="int8"),
         "scale": TensorType(shape=(packed * plan.blocks,), dtype="float32"),
         "bias": TensorType(shape=(packed,), dtype="float32"),
+        "values": TensorType(shape=_VALUES.shape, dtype="float32"),
         "scalars": epilogue.SCALARS_TYPE,
     }
+    if not plan.looks_up:
+        del operands["values"]
     parameters = signature(kernel, operands)
     body = tir.loop(
         plan.panels,
@@ -104,6 +110,8 @@ def _design(kernel: Kernel, target: Target) -> _Design:
         kernel=kernel, rows=rows, inputs=inputs, outputs=outputs, block=block,
         lanes=target.fp32_lanes, vectors=vectors,
         parallel=target.threads > 1 and inputs * outputs >= _PARALLEL_WEIGHTS,
+        looks_up=target.triple.startswith("x86_64") and target.vector_bits == 512
+        and kernel.precision == "w4",
     )  # fmt: skip
 
 
@@ -112,6 +120,11 @@ def _panel(plan: _Design, views: Mapping[str, tir.Buffer], panel: tir.Expr) -> l
     allocation, sums = tir.scratch("sums", plan.rows * plan.width, "float32", registers=True)
     partly, partial = tir.scratch("partial", plan.rows * plan.width, "float32", registers=True)
     written = [allocation, partly]
+    values = None
+    if plan.looks_up:
+        loaded = tir.load(views["values"], 0, plan.lanes)
+        named, values = tir.bind("values", loaded, "float32", plan.lanes)
+        written.append(named)
     for vector in range(plan.vectors):
         at = panel * plan.width + vector * plan.lanes
         bias = tir.load(views["bias"], at, plan.lanes)
@@ -122,10 +135,12 @@ def _panel(plan: _Design, views: Mapping[str, tir.Buffer], panel: tir.Expr) -> l
         ]
     whole, rest = divmod(plan.inputs, plan.block)
     written += tir.loop(
-        whole, lambda b: _block(plan, views, panel, b, plan.block, sums, partial), name="block"
+        whole,
+        lambda b: _block(plan, views, values, panel, b, plan.block, sums, partial),
+        name="block",
     )
     if rest:
-        written += _block(plan, views, panel, tir.const(whole), rest, sums, partial)
+        written += _block(plan, views, values, panel, tir.const(whole), rest, sums, partial)
     return [*written, *_finish(plan, views, panel, sums)]
 
 
@@ -136,6 +151,7 @@ def _at(plan: _Design, row: int, vector: int) -> int:
 def _block(
     plan: _Design,
     views: Mapping[str, tir.Buffer],
+    values: tir.Expr | None,
     panel: tir.Expr,
     block: tir.Expr,
     extent: int,
@@ -149,7 +165,7 @@ def _block(
 
     def step(k: tir.Expr) -> list[tir.Statement]:
         k = block * plan.block + k
-        bindings, weights = _weights(plan, views["weight"], panel, k)
+        bindings, weights = _weights(plan, views["weight"], values, panel, k)
         made = list(bindings)
         for row in range(plan.rows):
             x = tir.load(views["input"], row * plan.inputs + k)
@@ -173,16 +189,19 @@ def _block(
 
 
 def _weights(
-    plan: _Design, buffer: tir.Buffer, panel: tir.Expr, k: tir.Expr
+    plan: _Design, buffer: tir.Buffer, values: tir.Expr | None, panel: tir.Expr, k: tir.Expr
 ) -> tuple[list[tir.Statement], list[tir.Expr]]:
-    """One input's weights of a panel as floats: what binds them, and each vector's variable."""
+    """One input's weights of a panel as floats: what binds them, and each vector's variable.
+
+    Where the target can, 4 bits look their float up in the register `values`; else they are shifted
+    to the ends of a lane, to keep their sign, and converted.
+    """
     lanes = plan.lanes
     base = (panel * plan.inputs + k) * plan.step_bytes
     bindings: list[tir.Statement] = []
     weights: list[tir.Expr] = []
 
-    def bind(integers: tir.Expr) -> None:
-        value = tir.cast(integers, "float32", lanes)
+    def bind(value: tir.Expr) -> None:
         named, variable = tir.bind(f"w{len(weights)}", value, "float32", lanes)
         bindings.append(named)
         weights.append(variable)
@@ -190,15 +209,21 @@ def _weights(
     if not plan.nibbles:
         for vector in range(plan.vectors):
             loaded = tir.load(buffer, base + vector * lanes, lanes)
-            bind(tir.cast(loaded, "int32", lanes))
+            bind(tir.cast(tir.cast(loaded, "int32", lanes), "float32", lanes))
         return bindings, weights
     for pair in range(plan.vectors // 2):
         loaded = tir.cast(tir.load(buffer, base + pair * lanes, lanes), "int32", lanes)
         named, both = tir.bind(f"pair{pair}", loaded, "int32", lanes)
         bindings.append(named)
+        upper = both >> tir.const(4, "int32", lanes)
+        if values is not None:
+            look_up = "llvm.x86.avx512.permvar.sf.512"
+            bind(tir.llvm(look_up, "float32", lanes, values, both))
+            bind(tir.llvm(look_up, "float32", lanes, values, upper))
+            continue
         top = tir.const(28, "int32", lanes)
-        bind((both << top) >> top)  # the shift to the right keeps the sign
-        bind(both >> tir.const(4, "int32", lanes))
+        bind(tir.cast((both << top) >> top, "float32", lanes))
+        bind(tir.cast(upper, "float32", lanes))
     return bindings, weights
 
 
@@ -247,4 +272,6 @@ def _pack(plan: _Design, constants: Constants) -> tuple[Array, ...]:
     bias = np.zeros(packed, np.float32)
     bias[: plan.outputs] = constants["bias"]
     weight = np.ascontiguousarray(panels).ravel()
-    return weight, np.ascontiguousarray(scale).ravel(), bias, epilogue.pack_scalars(constants)
+    table = (_VALUES,) if plan.looks_up else ()
+    scale = np.ascontiguousarray(scale).ravel()
+    return weight, scale, bias, *table, epilogue.pack_scalars(constants)
