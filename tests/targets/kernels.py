@@ -10,6 +10,7 @@ from emulator import emulator
 from millifit.targets.bundle import runs_here
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
+from millifit.targets.schedules.code import KernelCode
 from millifit.targets.schedules.rules import schedule
 from millifit.targets.target import Target
 
@@ -60,11 +61,21 @@ def run(
     kernel: Kernel, target: Target, activations: Sequence[Array], constants: Mapping[str, Array]
 ) -> Array:
     """Compile a kernel and run it once; in an emulator where it is for Arm."""
+    return run_code(kernel, schedule(kernel, target), target, activations, constants)
+
+
+def run_code(
+    kernel: Kernel,
+    code: KernelCode,
+    target: Target,
+    activations: Sequence[Array],
+    constants: Mapping[str, Array],
+) -> Array:
+    """Run the code that a rule wrote for a kernel."""
     import tvm
 
     from millifit.targets.build import tvm_target
 
-    code = schedule(kernel, target)
     operands = code.pack(constants)
     assert [(o.shape, str(o.dtype)) for o in operands] == [
         (t.shape, t.dtype) for t in code.operands
