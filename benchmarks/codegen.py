@@ -33,7 +33,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks.comparison.rows import rows_of
+from benchmarks.comparison.rows import blank, rows_of
 from benchmarks.comparison.summary import bars, losing, summarize
 from benchmarks.models import MODELS
 from benchmarks.setting import data_folder, setting, write_result
@@ -48,33 +48,46 @@ _QUICK_POLICY = NetworkTimingPolicy(turn_s=0.03, min_rounds=6, max_rounds=12, li
 
 
 def compare(
-    name: str,
+    names: Sequence[str],
     precisions: Sequence[Precision],
     threads: Sequence[int],
     policy: NetworkTimingPolicy,
     *,
-    own_quantizer: bool = True,
-) -> list[dict[str, Any]]:
-    """The rows of one model, made in a process of its own: not even a crash ends the benchmark."""
+    own_quantizer: bool,
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one model after the other.
+
+    They are made in another process, which is replaced when it is lost: not even a crash of the
+    compiler ends the benchmark.
+    """
     context = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(max_workers=1, mp_context=context) as pool,
-    ):
-        try:
-            return pool.submit(
+    pool = ProcessPoolExecutor(max_workers=1, mp_context=context)
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            made = pool.submit(
                 rows_of, name, precisions=precisions, threads=threads, policy=policy,
                 folder=Path(folder), seed=_SEED, own_quantizer=own_quantizer,
-            ).result()  # fmt: skip
-        except BrokenProcessPool:
-            error = "the process that compiled and timed this model was lost"
-        except Exception as failed:  # whatever a model does, the others are still compared
-            error = f"{type(failed).__name__}: {failed}"
+            )  # fmt: skip
+            try:
+                yield made.result()
+            except BrokenProcessPool:
+                pool = ProcessPoolExecutor(max_workers=1, mp_context=context)
+                yield _failed(name, precisions, threads, "the process that compiles was lost")
+            except Exception as error:  # whatever a model does, the others are still compared
+                yield _failed(name, precisions, threads, f"{type(error).__name__}: {error}")
+    pool.shutdown()
+
+
+def _failed(
+    name: str, precisions: Sequence[Precision], threads: Sequence[int], error: str
+) -> list[dict[str, Any]]:
+    """Rows that say why they have no figures; w7a8 has none on most processors anyway."""
     return [
-        {"model": name, "precision": precision, "threads": count, "error": error,
-         "convolutional": MODELS[name].convolutional}
-        for count in threads for precision in precisions if precision != "w7a8"
-    ]  # fmt: skip
+        blank(name, precision, count) | {"error": error}
+        for count in threads
+        for precision in precisions
+        if precision != "w7a8"
+    ]
 
 
 def show(row: dict[str, Any]) -> None:
@@ -139,10 +152,12 @@ def main() -> None:
     """Compare all networks and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, help="write the rows here")
-    parser.add_argument("--quick", action="store_true", help="three networks in under a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="three networks on one thread, in under a minute"
+    )
     parser.add_argument("--models", help=f"comma-separated, of: {', '.join(MODELS)}")
     parser.add_argument("--precisions", default=",".join(_PRECISIONS), help="comma-separated")
-    parser.add_argument("--threads", default="1,2", help="comma-separated")
+    parser.add_argument("--threads", help="comma-separated; default 1,2, with --quick 1")
     given = parser.parse_args()
     names = _QUICK_MODELS if given.quick else tuple(MODELS)
     names = tuple(given.models.split(",")) if given.models else names
@@ -150,15 +165,15 @@ def main() -> None:
         parser.error(f"unknown model {', '.join(unknown)}: choose of {', '.join(MODELS)}")
     precisions = tuple(p for p in get_args(Precision) if p in given.precisions.split(","))
     cores = len(os.sched_getaffinity(0))
-    threads = [int(n) for n in given.threads.split(",") if int(n) <= cores]
+    asked = given.threads or ("1" if given.quick else "1,2")
+    threads = [int(n) for n in asked.split(",") if int(n) <= cores]
     if data_folder() is None:
         print("no real models at hand: all weights are random (set MILLIFIT_DATA)")
     rows: list[dict[str, Any]] = []
-    for name in names:
-        made = compare(
-            name, precisions, threads, _QUICK_POLICY if given.quick else _POLICY,
-            own_quantizer=not given.quick,
-        )  # fmt: skip
+    for made in compare(
+        names, precisions, threads, _QUICK_POLICY if given.quick else _POLICY,
+        own_quantizer=not given.quick,
+    ):  # fmt: skip
         for row in made:
             show(row)
         rows += made

@@ -80,7 +80,7 @@ def rows_of(
         rows: dict[Precision, Row] = {}
         compiled: dict[Precision, Ours] = {}
         for precision in [p for p in precisions if p in target.precisions]:
-            rows[precision] = _blank(name, precision, count)
+            rows[precision] = blank(name, precision, count)
             try:
                 subject = source.subject(precision)
                 compiled[precision] = _compiled(subject, target, folder / f"{precision}_{count}")
@@ -95,7 +95,8 @@ def rows_of(
     return found
 
 
-def _blank(name: str, precision: Precision, threads: int) -> Row:
+def blank(name: str, precision: Precision, threads: int) -> Row:
+    """A row without figures."""
     return {
         "model": name,
         "precision": precision,
