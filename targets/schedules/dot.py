@@ -246,8 +246,11 @@ def _neon(dot: Dot, accumulator: tir.Expr, activation: tir.Expr, weights: tir.Ex
     accumulator at once (``sadalp``). That is exact for all weights and takes no longer than
     ``smlal`` where a core multiplies and adds side by side.
     """
-    if dot.kind != "neon_smull":
-        name = f"llvm.aarch64.{dot.kind.replace('_', '.')}.v4i32.v16i8"
+    if dot.kind == "neon_sdot":  # the lane of a register must be the last operand
+        name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+        return tir.llvm(name, "int32", 4, accumulator, weights, activation)
+    if dot.kind == "neon_usdot":
+        name = "llvm.aarch64.neon.usdot.v4i32.v16i8"
         return tir.llvm(name, "int32", 4, accumulator, activation, weights)
     products = tir.llvm("llvm.aarch64.neon.smull.v8i16", "int16", 8, weights, activation)
     return accumulator + tir.llvm("llvm.aarch64.neon.saddlp.v4i32.v8i16", "int32", 4, products)

@@ -115,8 +115,14 @@ def flat(buffer: Buffer, *, dtype: str = "") -> tuple[Statement, Buffer]:
 def scratch(
     name: str, size: int, dtype: str, *, registers: bool = False
 ) -> tuple[Statement, Buffer]:
-    """Memory of the kernel's own: its allocation, and the buffer. Registers when small enough."""
-    buffer = tirx.decl_buffer((size,), dtype, name=name, scope="local" if registers else "global")
+    """Memory of the kernel's own: its allocation, and the buffer.
+
+    Below 1024 bytes it is on the stack or, as `registers` states, in registers: where every index
+    is constant. TVM takes all else from a pool, which LLVM must treat as memory that others see.
+    """
+    del registers  # says what the code relies on; TVM decides by size
+    # TVM would take memory of the scope "local" from the pool whatever its size.
+    buffer = tirx.decl_buffer((size,), dtype, name=name, scope="global")
     return stmt.AllocBuffer(buffer), buffer
 
 
