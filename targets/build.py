@@ -107,7 +107,8 @@ def build_kernel(kernel: Kernel, target: Target) -> BuiltKernel:
         if kernel.op == "onnx":
             from millifit.targets.schedules.onnx_operator import import_operator
 
-            executable = relax.build(import_operator(kernel), target=tvm_target(target))
+            code_for = tvm_target(target)
+            executable = relax.build(import_operator(kernel, code_for), target=code_for)
             machine = relax.VirtualMachine(executable, tvm.cpu())
             run = machine["main"]
             return BuiltKernel(
@@ -202,7 +203,7 @@ def _relax_module(program: Program, target: Target) -> tuple[Any, list[Array]]:
         with builder.dataflow():
             for call, operands in zip(program.calls, operands_of, strict=True):
                 values[call.output] = builder.emit(
-                    _call(builder, call, operands, values, functions, codes, tensor_type)
+                    _call(builder, call, operands, values, functions, codes, target)
                 )
             outputs = [values[name] for name in program.outputs]
             result = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
@@ -211,7 +212,7 @@ def _relax_module(program: Program, target: Target) -> tuple[Any, list[Array]]:
 
 
 def _call(  # type: ignore[no-untyped-def]
-    builder, call: Call, operands, values, functions, codes, tensor_type
+    builder, call: Call, operands, values, functions, codes, target: Target
 ):
     """One call as a Relax expression."""
     from tvm import relax
@@ -233,12 +234,16 @@ def _call(  # type: ignore[no-untyped-def]
         if kernel.op == "onnx":
             from millifit.targets.schedules.onnx_operator import add_operator
 
-            functions[kernel] = add_operator(builder, kernel, name)
+            functions[kernel] = add_operator(builder, kernel, name, tvm_target(target))
         else:
             functions[kernel] = builder.add_func(codes[kernel].function, name)
     if kernel.op == "onnx":
         return relax.Call(functions[kernel], inputs)
-    return relax.call_tir(functions[kernel], [*inputs, *operands], tensor_type(kernel.output))
+    return relax.call_tir(
+        functions[kernel],
+        [*inputs, *operands],
+        relax.TensorType(kernel.output.shape, kernel.output.dtype),
+    )
 
 
 def export_library(compiled: Compiled, path: Path, target: Target) -> None:

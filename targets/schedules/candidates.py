@@ -12,6 +12,8 @@ from millifit.targets.schedules.convolution import conv2d_candidates
 from millifit.targets.schedules.tile import COLUMNS
 from millifit.targets.target import WEIGHT_ONLY, Target
 
+_SAMPLES = 11  # of schedules for an operator without a rule
+
 
 def candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
     """A handful of choices, the rule's own first: the empty one.
@@ -27,6 +29,8 @@ def candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
             others = _depthwise_int8(kernel, target)
         case "depthwise_conv2d":
             others = _columns(depthwise.design(kernel.with_choice(()), target).columns, kernel)
+        case "onnx":
+            others = tuple(choice_of(sample=number) for number in range(1, _SAMPLES + 1))
         case _:
             others = ()
     return ((), *others)

@@ -16,6 +16,8 @@ from onnx import helper, numpy_helper
 from millifit.errors import UnsupportedOperator
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, Network, Node
+from millifit.targets.schedules.choice import check_names, decided
+from millifit.targets.schedules.random_schedule import scheduled
 
 
 def encode(
@@ -54,28 +56,32 @@ def encode(
     return base64.b64encode(model.SerializeToString(deterministic=True)).decode()
 
 
-def import_operator(kernel: Kernel) -> Any:
+def import_operator(kernel: Kernel, target: Any) -> Any:
     """The kernel as a Relax module: ``main`` from its inputs to its output, and what it calls.
 
-    Raises UnsupportedOperator where the import fails.
+    `target` is TVM's. Tuning may choose a ``sample`` of `random_schedule` in place of TVM's plain
+    loops. Raises UnsupportedOperator where the import fails.
     """
+    check_names(kernel, "sample")
+    sample = decided(kernel, "sample", 0, range(1, 2**31))
     from tvm.relax.frontend.onnx import from_onnx
 
     model = onnx.load_from_string(base64.b64decode(str(kernel.attribute("model"))))
     try:
-        return from_onnx(model, opset=model.opset_import[0].version)
+        module = from_onnx(model, opset=model.opset_import[0].version)
     except Exception as error:  # TVM's importers raise all kinds
         raise UnsupportedOperator(
             op=str(kernel.attribute("operator")), node=str(kernel.attribute("operator")),
             detail=str(error).splitlines()[-1][:200] if str(error) else type(error).__name__,
         ) from error  # fmt: skip
+    return scheduled(module, target, sample) if sample else module
 
 
-def add_operator(builder: Any, kernel: Kernel, name: str) -> Any:
+def add_operator(builder: Any, kernel: Kernel, name: str, target: Any) -> Any:
     """Add an imported operator to a module that is being built; its function's GlobalVar."""
     from tvm import relax
 
-    imported = import_operator(kernel)
+    imported = import_operator(kernel, target)
     renamed = {
         variable.name_hint: builder.add_func(function, f"{name}_{variable.name_hint}")
         for variable, function in imported.functions_items()
