@@ -264,7 +264,7 @@ class Tensors:
         if node is None or node.op != "DequantizeLinear" or node.inputs[0] not in constants:
             return None
         values, scale = constants[node.inputs[0]], constants[node.inputs[1]]
-        zero_point = np.zeros(scale.shape, values.dtype)
+        zero_point: Array = np.zeros(scale.shape, values.dtype)
         if len(node.inputs) > 2 and node.inputs[2]:
             zero_point = constants[node.inputs[2]]
         axis = int(str(node.attributes.get("axis", 1))) % max(values.ndim, 1)

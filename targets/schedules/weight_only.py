@@ -268,10 +268,10 @@ def _pack(plan: _Design, constants: Constants) -> tuple[Array, ...]:
         panels = (low & 15) | (high << 4)
     scales = np.zeros((packed, plan.blocks), np.float32)
     scales[: plan.outputs] = constants["weight_scale"]
-    scale = scales.reshape(plan.panels, plan.width, plan.blocks).transpose(0, 2, 1)
+    ordered = scales.reshape(plan.panels, plan.width, plan.blocks).transpose(0, 2, 1)
     bias = np.zeros(packed, np.float32)
     bias[: plan.outputs] = constants["bias"]
     weight = np.ascontiguousarray(panels).ravel()
     table = (_VALUES,) if plan.looks_up else ()
-    scale = np.ascontiguousarray(scale).ravel()
+    scale = np.ascontiguousarray(ordered).ravel()
     return weight, scale, bias, *table, epilogue.pack_scalars(constants)
