@@ -69,7 +69,7 @@ def _binary(state: Tensors, node: Node) -> None:
     if node.op == "Add" and values[0].shape != values[1].shape:
         integer = False
     precision: Precision = "int8" if integer else "fp32"
-    constants = {}
+    constants: dict[str, Array] = {}
     for prefix, value in zip(("input", "residual"), values, strict=True):
         if value.dtype == "uint8":
             constants |= scalars_of(**{prefix: value})
@@ -132,7 +132,9 @@ def _function(state: Tensors, node: Node) -> Activation | None:
     if node.op == "Selu":
         alpha = float(str(node.attributes.get("alpha", _SELU_ALPHA)))
         gamma = float(str(node.attributes.get("gamma", _SELU_GAMMA)))
-        constants: dict[str, Array] = {"alpha": np.float32(alpha), "beta": np.float32(gamma)}
+        constants: dict[str, Array] = {
+            "alpha": np.asarray(np.float32(alpha)), "beta": np.asarray(np.float32(gamma)),
+        }  # fmt: skip
         return Activation(step="selu", nodes=(node,), constants=constants)
     limits = activation_limits(node)
     if limits is not None:
