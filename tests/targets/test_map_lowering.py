@@ -230,8 +230,11 @@ TRANSPOSED = [
 ]
 
 
-@pytest.mark.parametrize("attributes", TRANSPOSED, ids=str)
-@pytest.mark.parametrize("group", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("attributes", "group"),
+    [*((a, 1) for a in TRANSPOSED), *((a, 2) for a in TRANSPOSED[:5]), (TRANSPOSED[1], 4)],
+    ids=str,
+)
 def test_transposed_convolution(attributes: dict[str, object], group: int) -> None:
     """Strides, padding, dilations and groups: a convolution, pixels laid out, nothing else."""
     constants = {"w": random(1, 4, 3, *attributes["kernel_shape"]), "b": random(2, 3 * group)}
@@ -349,8 +352,8 @@ def test_pools(op: str, attributes: dict[str, object]) -> None:
     assert_same(onnx_model(nodes, shape=(1, 5, 10, 12), opset=19))
 
 
-@pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2", "ReduceProd"])
-@pytest.mark.parametrize("axes", [[1], [3], [2, 3], [1, 2], [0, 1, 2, 3]], ids=str)
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceProd"])
+@pytest.mark.parametrize("axes", [[1], [3], [1, 2], [0, 1, 2, 3]], ids=str)
 @pytest.mark.parametrize("keep", [0, 1])
 def test_reductions(op: str, axes: list[int], keep: int) -> None:
     """Over any axes of a map, which are kept or dropped."""
