@@ -56,6 +56,11 @@ def macs(kernel: Kernel) -> int:
             return elements * _area(kernel) * kernel.inputs[0].shape[-1] // _groups(kernel)
         case "dense":
             return elements * kernel.inputs[0].shape[-1]
+        case "matmul":
+            return elements * _integer(kernel, "depth")
+        case "attention":
+            scores = elements // _integer(kernel, "width") * _integer(kernel, "keys")
+            return scores * (_integer(kernel, "depth") + _integer(kernel, "width"))
         case op if op.startswith(("global_", "reduce_", "arg_")):
             return kernel.inputs[0].elements
         case "resize":
@@ -109,6 +114,13 @@ def _row(kernel: Kernel, lanes: int) -> tuple[float, ...]:
         float("add" in kernel.epilogue),
         math.log(np.dtype(out.dtype).itemsize),
     )
+
+
+def _integer(kernel: Kernel, name: str) -> int:
+    value = kernel.attribute(name)
+    if not isinstance(value, int):
+        raise TypeError(f"kernel '{kernel.op}': attribute '{name}' must be an integer")
+    return value
 
 
 def _filled(channels: int, lanes: int) -> float:

@@ -17,6 +17,7 @@ from millifit.targets.lowering import (
     maps,
     operators,
     reductions,
+    rows,
     sequence,
     strided,
 )
@@ -34,7 +35,7 @@ def lower(network: Network, target: Target) -> Program:
     for an operator that has neither a rule nor an import.
     """
     check_sizes(network)
-    network = map_rules.prepared(network)
+    network = rows.prepared(map_rules.prepared(network))
     state = Tensors(network, target)
     for name in network.inputs:
         state.enter(name)

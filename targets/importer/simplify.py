@@ -24,6 +24,7 @@ from millifit.targets.importer.simplify_layers import (
     merge_pad,
 )
 from millifit.targets.importer.simplify_sequence import (
+    constant_beside,
     constant_sums,
     rows_through,
     same_view,
@@ -65,8 +66,9 @@ def simplify(network: Network) -> Network:
     explicit attributes.
     """
     merging = (
-        *(drop_no_effect, layer_norm, gelu, constant_sums, view_of_view, same_view),
-        *(sequence_matmul, rows_through, explicit_conv, merge_pad, matmul_to_gemm),
+        *(drop_no_effect, layer_norm, gelu, constant_sums, constant_beside),
+        *(view_of_view, same_view, sequence_matmul, rows_through),
+        *(explicit_conv, merge_pad, matmul_to_gemm),
         *(gemm_summand, gemm_input, explicit_gemm, fold_bias, fold_batch_norm),
     )
     # After merging: a BatchNormalization that is still there belongs to no layer.

@@ -22,7 +22,7 @@ _BY_ELEMENT = (
     *("Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh"),
 )
 _BY_ROW = ("LayerNormalization", "LogSoftmax", "RMSNormalization", "Softmax")
-_BINARY = ("Add", "Div", "Mul", "Sub")
+BINARY = ("Add", "Div", "Mul", "Sub")
 _QUANTIZATION = ("DequantizeLinear", "QuantizeLinear")
 
 
@@ -41,8 +41,8 @@ def sequence_matmul(graph: Graph, node: Node) -> Edit | None:
     rows = math.prod(kinds[0].shape[:-1])
     matrices = [dataclasses.replace(kind, shape=(rows, kind.shape[-1])) for kind in kinds]
     names = [graph.fresh_tensor(f"{node.name}_{role}") for role in ("rows", "product")]
-    ahead, shapes = _reshape(graph, f"{node.name}_rows", node.inputs[0], names[0], matrices[0])
-    back, others = _reshape(graph, f"{node.name}_back", names[1], node.outputs[0], kinds[1])
+    ahead, shapes = reshape(graph, f"{node.name}_rows", node.inputs[0], names[0], matrices[0])
+    back, others = reshape(graph, f"{node.name}_back", names[1], node.outputs[0], kinds[1])
     product = dataclasses.replace(node, inputs=(names[0], weight), outputs=(names[1],))
     return Edit(
         remove=(node,),
@@ -59,7 +59,7 @@ def _constant(graph: Graph, tensor: str) -> bool:
     return graph.constant(tensor) is not None
 
 
-def _reshape(
+def reshape(
     graph: Graph, name: str, source: str, made: str, kind: TensorType
 ) -> tuple[Node, dict[str, Array]]:
     """A Reshape to a fixed shape, and the constant it reads."""
@@ -71,9 +71,9 @@ def _reshape(
 def rows_through(graph: Graph, node: Node) -> Edit | None:
     """A Reshape of a matrix in front of an operator that treats its rows alike moves behind it."""
     view = next(
-        (made for tensor in node.inputs if (made := _rows_view(graph, tensor)) is not None), None
+        (made for tensor in node.inputs if (made := rows_view(graph, tensor)) is not None), None
     )
-    if view is None or len(node.outputs) != 1 or not _treats_rows_alike(graph, node):
+    if view is None or len(node.outputs) != 1 or not treats_rows_alike(graph, node):
         return None
     matrix = graph.shape(view.inputs[0])
     kind = graph.network.types[node.outputs[0]]
@@ -83,28 +83,28 @@ def rows_through(graph: Graph, node: Node) -> Edit | None:
     constants: dict[str, Array] = {}
     types: dict[str, TensorType] = {}
     for place, tensor in enumerate(node.inputs):
-        own = _rows_view(graph, tensor)
+        own = rows_view(graph, tensor)
         value = graph.constant(tensor)
         if own is not None and graph.shape(own.inputs[0]) == matrix:
             inputs.append(own.inputs[0])
             if {r.name for r in graph.readers(tensor)} == {node.name} and own not in removed:
                 removed.append(own)
-        elif value is not None and node.op in _BINARY and value.ndim > 1:
+        elif value is not None and node.op in BINARY and value.ndim > 1:
             flat = graph.fresh_tensor(f"{node.name}_operand")
             constants[flat] = value.reshape(value.shape[-1:])
             inputs.append(flat)
-        elif value is not None or not tensor or (place and node.op not in _BINARY):
+        elif value is not None or not tensor or (place and node.op not in BINARY):
             inputs.append(tensor)
         else:
             made = graph.fresh_tensor(f"{node.name}_rows{place}")
             types[made] = dataclasses.replace(graph.network.types[tensor], shape=matrix)
-            reshape, shape = _reshape(graph, made, tensor, made, types[made])
-            inserted.append(reshape)
+            view_ahead, shape = reshape(graph, made, tensor, made, types[made])
+            inserted.append(view_ahead)
             constants |= shape
             inputs.append(made)
     made = graph.fresh_tensor(f"{node.name}_matrix")
     types[made] = dataclasses.replace(kind, shape=matrix)
-    back, shape = _reshape(graph, f"{node.name}_back", made, node.outputs[0], kind)
+    back, shape = reshape(graph, f"{node.name}_back", made, node.outputs[0], kind)
     moved = dataclasses.replace(node, inputs=tuple(inputs), outputs=(made,))
     if node.op in _BY_ROW:
         moved = dataclasses.replace(moved, attributes={**node.attributes, "axis": -1})
@@ -116,7 +116,7 @@ def rows_through(graph: Graph, node: Node) -> Edit | None:
     )
 
 
-def _rows_view(graph: Graph, tensor: str) -> Node | None:
+def rows_view(graph: Graph, tensor: str) -> Node | None:
     """The Reshape that makes a tensor of higher rank out of a matrix with the same rows."""
     made = graph.producers.get(tensor)
     if made is None or made.op not in _VIEWS or tensor in graph.network.outputs:
@@ -126,7 +126,8 @@ def _rows_view(graph: Graph, tensor: str) -> Node | None:
     return made if fits else None
 
 
-def _treats_rows_alike(graph: Graph, node: Node) -> bool:
+def treats_rows_alike(graph: Graph, node: Node) -> bool:
+    """Whether a node computes each row of its output from the same row of its inputs alone."""
     shape = graph.shape(node.outputs[0])
     match node.op:
         case op if op in _BY_ELEMENT:
@@ -139,7 +140,7 @@ def _treats_rows_alike(graph: Graph, node: Node) -> bool:
         case op if op in _QUANTIZATION:
             values = [graph.constant(name) for name in node.inputs[1:] if name]
             return all(value is not None and value.size == 1 for value in values)
-        case op if op in _BINARY:
+        case op if op in BINARY:
             return all(_fits_rows(graph, tensor, shape) for tensor in node.inputs)
     return False
 
@@ -174,6 +175,39 @@ def constant_sums(graph: Graph, node: Node) -> Edit | None:
     return None
 
 
+def constant_beside(graph: Graph, node: Node) -> Edit | None:
+    """A constant put beside a tensor before a constant is added to both: padding, one addition.
+
+    ``Concat(token, x) + positions`` becomes ``Pad(x) + (Concat(token, 0) + positions)``.
+    """
+    if node.op != "Add":
+        return None
+    shape = graph.shape(node.outputs[0])
+    for side in (0, 1):
+        joined, added = graph.sole_maker(node.inputs[side]), graph.constant(node.inputs[1 - side])
+        if joined is None or joined.op != "Concat" or added is None or added.shape != shape:
+            continue
+        parts = [graph.constant(name) for name in joined.inputs]
+        known = [part for part in parts if part is not None]
+        if len(known) != len(parts) - 1:
+            continue
+        place = next(i for i, part in enumerate(parts) if part is None)
+        x, axis = joined.inputs[place], int(str(joined.attributes["axis"])) % len(shape)
+        pieces = [np.zeros(graph.shape(x)) if part is None else part for part in parts]
+        total = (np.concatenate(pieces, axis=axis) + added).astype(added.dtype)
+        pads = np.zeros((2, len(shape)), np.int64)
+        pads[0, axis] = sum(part.shape[axis] for part in pieces[:place])
+        pads[1, axis] = sum(part.shape[axis] for part in pieces[place + 1 :])
+        names = [graph.fresh_tensor(f"{joined.name}_{role}") for role in ("pads", "constant")]
+        pad = dataclasses.replace(
+            joined, op="Pad", inputs=(x, names[0]), attributes={"mode": "constant"}
+        )
+        plus = dataclasses.replace(node, inputs=(joined.outputs[0], names[1]))
+        constants: dict[str, Array] = {names[0]: pads.ravel(), names[1]: total}
+        return Edit(remove=(joined, node), insert=(pad, plus), constants=constants)
+    return None
+
+
 def view_of_view(graph: Graph, node: Node) -> Edit | None:
     """A Reshape of a Reshape is one Reshape of what the first one read."""
     if node.op not in _VIEWS:
@@ -182,8 +216,8 @@ def view_of_view(graph: Graph, node: Node) -> Edit | None:
     if made is None or made.op not in _VIEWS:
         return None
     kind = graph.network.types[node.outputs[0]]
-    reshape, shape = _reshape(graph, node.name, made.inputs[0], node.outputs[0], kind)
-    merged = dataclasses.replace(reshape, name=node.name)
+    view, shape = reshape(graph, node.name, made.inputs[0], node.outputs[0], kind)
+    merged = dataclasses.replace(view, name=node.name)
     remove = (made, node) if graph.sole_maker(node.inputs[0]) is made else (node,)
     return Edit(remove=remove, insert=(merged,), constants=shape)
 
