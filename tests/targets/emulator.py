@@ -20,7 +20,7 @@ import pytest
 from millifit.targets.network import Array
 
 PREFIX = "aarch64-linux-gnu-"
-_PACKAGES = ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user-static")
+_PACKAGES = ("g++-aarch64-linux-gnu", "qemu-user-static")
 _LIBRARIES = "/usr/aarch64-linux-gnu"
 _TYPE_CODES = {"i": 0, "u": 1, "f": 2, "V": 4}  # V: NumPy's kind of bfloat16
 _EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
@@ -121,4 +121,4 @@ def emulator() -> Emulator:
 def _installed() -> str | None:
     """The emulator's command, where the cross compiler is there as well."""
     found = [name for name in _EMULATORS if shutil.which(name)]
-    return found[0] if found and shutil.which(PREFIX + "gcc") else None
+    return found[0] if found and shutil.which(PREFIX + "g++") else None
