@@ -12,8 +12,8 @@ too: `own_quantizer` has the ratio to the network as its own tool quantizes it (
 - `workspace_bytes`: the buffers and scratch memory of an inference (see `comparison.own`), and
   `arena_peak_bytes`: what ONNX Runtime's arena handed out for one (see `comparison.reference`);
 - `fraction_of_peak`: multiply-adds of convolutions and matrix products in a second, over what the
-  cores were measured to do in registers (see `comparison.peak`). Above 1 where Winograd's
-  filtering saves multiply-adds that are counted all the same;
+  cores were measured to do in registers (see `comparison.peak`). Above 1 where
+  Winograd's filtering, or leaving out what nobody reads, saves counted multiply-adds;
 - `busy_threads`: how many threads worked, by the operating system's account;
 - `correct`: whether our outputs are ONNX Runtime's. A wrong network counts in no figure;
 - `kernels`: those that cost most over ONNX Runtime, printed for networks above their bar.

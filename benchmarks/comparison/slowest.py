@@ -48,7 +48,8 @@ def slowest(
         row["macs"] += sum(macs.get(node, 0) for node in call.nodes)
         if matched:
             row["onnxruntime_s"] = (row["onnxruntime_s"] or 0.0) + sum(matched)
-    for row in found.values():
-        row["fraction_of_peak"] = row["macs"] / max(row["ours_s"], 1e-9) / peak
-    lost = sorted(found.values(), key=lambda r: (r["onnxruntime_s"] or 0.0) - r["ours_s"])
+    ran = [row for row in found.values() if row["ours_s"] > 0]  # a reshape is none
+    for row in ran:
+        row["fraction_of_peak"] = row["macs"] / row["ours_s"] / peak
+    lost = sorted(ran, key=lambda r: (r["onnxruntime_s"] or 0.0) - r["ours_s"])
     return lost[:_MOST]
