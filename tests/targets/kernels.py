@@ -50,6 +50,7 @@ def arm(name: str, **changes: object) -> Target:
 
 
 TARGETS = [t for t in map(x86, ("avx512_vnni", "avx2", "sse")) if runs_here(t) is None]
+EVERYWHERE = [*TARGETS, arm("i8mm")]
 
 
 def tensor(shape: Sequence[int], dtype: str = "float32") -> TensorType:

@@ -113,6 +113,15 @@ def test_fp32_convolution(depthwise, data):
     assert np.abs(made - wanted).max() <= 1e-5 * max(1.0, np.abs(exact).max())
 
 
+def test_winograd():
+    """A 3x3 layer of the shape that goes through Winograd's transforms is right to 1e-5."""
+    kernel, given_, constants, exact = layer(
+        (14, 14, 64, 96, (3, 3), PLAIN, 1, 2), precision="fp32", output="float32"
+    )
+    made = run(kernel, arm("neon"), given_, constants)[0]
+    assert np.abs(made - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
 def close_to(made, wanted, products):
     """Within 1 % of the size of a sum of so many products of normal values.
 

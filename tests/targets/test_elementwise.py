@@ -10,7 +10,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import TARGETS, run, tensor
+from kernels import EVERYWHERE, TARGETS, run, tensor
 from numpy.typing import NDArray
 from onnx import helper
 from onnx_models import answer, onnx_model, random
@@ -24,7 +24,7 @@ from millifit.targets.schedules.elementwise import UNARY
 from millifit.targets.target import Target
 
 Doubles = NDArray[np.float64]
-TARGET = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+TARGET = pytest.mark.parametrize("target", EVERYWHERE, ids=lambda t: t.name)
 SLOW = settings(
     max_examples=20, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

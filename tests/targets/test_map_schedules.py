@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernels import TARGETS, run, tensor
+from kernels import EVERYWHERE, TARGETS, run, tensor
 
 from millifit.targets.kernel import Kernel
 
-TARGET = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+TARGET = pytest.mark.parametrize("target", EVERYWHERE, ids=lambda t: t.name)
 SLOW = settings(
     max_examples=10, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
