@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 from millifit.targets.kernel import Choice, Kernel
-from millifit.targets.schedules import winograd
+from millifit.targets.schedules import winograd_plan
 from millifit.targets.schedules.choice import choice_of, decided
 from millifit.targets.schedules.code import KernelCode
 from millifit.targets.schedules.contraction import contraction, contraction_candidates, shape_of
 from millifit.targets.schedules.contraction_plan import Shape
+from millifit.targets.schedules.winograd import winograd
 from millifit.targets.target import Target
 
 Algorithm = Literal["direct", "winograd2", "winograd4"]
@@ -33,9 +34,9 @@ def conv2d(kernel: Kernel, target: Target) -> KernelCode:
     algorithm = _algorithm(kernel, target)
     if algorithm == "direct":
         return contraction(kernel, target)
-    parallel = target.threads > 1 and shape_of(kernel).macs >= winograd.PARALLEL_MACS
-    return winograd.winograd(
-        winograd.plan(
+    parallel = target.threads > 1 and shape_of(kernel).macs >= winograd_plan.PARALLEL_MACS
+    return winograd(
+        winograd_plan.plan(
             kernel, shape_of(kernel), target, outputs=_OUTPUTS[algorithm], parallel=parallel
         )
     )
@@ -59,14 +60,18 @@ def _algorithm(kernel: Kernel, target: Target) -> Algorithm:
     best = min(possible, key=lambda algorithm: costs[algorithm])
     if best == "winograd4" and costs[best] > _WORTH * costs["winograd2"]:
         best = "winograd2"
-    return decided(kernel, "algorithm", best, possible)
+    chosen: str = decided(kernel, "algorithm", str(best), possible)
+    return cast(Algorithm, chosen)
 
 
 def _possible(kernel: Kernel, target: Target) -> tuple[Algorithm, ...]:
     shape = shape_of(kernel)
-    if not winograd.applies(kernel, shape):
+    if not winograd_plan.applies(kernel, shape):
         return ("direct",)
-    return ("direct", *(a for a, m in _OUTPUTS.items() if winograd.fits(shape, target, outputs=m)))
+    return (
+        "direct",
+        *(a for a, m in _OUTPUTS.items() if winograd_plan.fits(shape, target, outputs=m)),
+    )
 
 
 def _cost(shape: Shape, algorithm: Algorithm, target: Target) -> float:

@@ -11,7 +11,7 @@ from millifit.targets.network import TensorType
 from millifit.targets.schedules import epilogue, tir
 from millifit.targets.schedules.code import signature
 from millifit.targets.schedules.register_tile import Panel, Place, RegisterTile
-from millifit.targets.schedules.winograd import Plan
+from millifit.targets.schedules.winograd_plan import Plan
 
 
 def write(plan: Plan, operands: Mapping[str, TensorType]) -> tir.PrimFunc:
