@@ -24,7 +24,7 @@ class Contest:
     """The choices of one kernel against its rule, the empty choice, which must be among them."""
 
     def __init__(self, choices: Sequence[Choice], time_round: TimeRound) -> None:
-        """`time_round` times some choices, one after the other, once each."""
+        """`time_round` times some choices, once each in order; fewer if it gets late."""
         self._choices = tuple(choices)
         self._time_round = time_round
         self._looks: dict[Choice, list[float]] = {choice: [] for choice in choices}
@@ -73,7 +73,10 @@ class Contest:
                 return False
             entrants = [choice for choice in times if choice not in self._failed]
             first = number % max(1, len(entrants))
-            for choice, outcome in self._time_round(entrants[first:] + entrants[:first]):
+            timed = list(self._time_round(entrants[first:] + entrants[:first]))
+            if len(timed) < len(entrants):
+                return False
+            for choice, outcome in timed:
                 if isinstance(outcome, Failed):
                     self._failed[choice] = outcome
                 else:

@@ -75,6 +75,10 @@ def tune(
     is not stored. Kernels with nothing to choose are passed over.
     """
     stop = clock() + seconds
+
+    def late() -> bool:
+        return clock() >= stop
+
     versions = code_versions()
     done = {each.kernel for each in store.tuned(target.key, versions)}
     choices = {k: candidates(k, target) for k in dict.fromkeys(kernels) if k not in done}
@@ -82,8 +86,9 @@ def tune(
     found: list[Tuned] = []
     with progress.stage(f"tune kernels on '{target.name}'", len(wanted)) as advance:
         for kernel in wanted:
-            contest = Contest(choices[kernel], _turns(kernel, timer, target, policy, seed))
-            if not contest.hold(late=lambda: clock() >= stop):
+            turns = _turns(kernel, timer, target, policy, seed, late)
+            contest = Contest(choices[kernel], turns)
+            if not contest.hold(late):
                 break
             found.append(
                 Tuned(
@@ -100,13 +105,19 @@ def tune(
 
 
 def _turns(
-    kernel: Kernel, timer: KernelTimer, target: Target, policy: TimingPolicy, seed: int
+    kernel: Kernel,
+    timer: KernelTimer,
+    target: Target,
+    policy: TimingPolicy,
+    seed: int,
+    late: Callable[[], bool],
 ) -> Callable[[Sequence[Choice]], Iterable[tuple[Choice, Samples | Failed]]]:
-    """One turn for each of some choices of a kernel."""
+    """One turn for each of some choices of a kernel, as long as it is not late."""
 
     def time_round(choices: Sequence[Choice]) -> list[tuple[Choice, Samples | Failed]]:
-        variants = [kernel.with_choice(choice) for choice in choices]
-        timed = timer.time_kernels(variants, target, turn_policy(policy), seed=seed)
+        variants = (kernel.with_choice(choice) for choice in choices)
+        in_time = itertools.takewhile(lambda _: not late(), variants)
+        timed = timer.time_kernels(in_time, target, turn_policy(policy), seed=seed)
         return [(variant.choice, outcome) for variant, outcome in timed]
 
     return time_round
