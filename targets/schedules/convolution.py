@@ -61,7 +61,7 @@ def _algorithm(kernel: Kernel, target: Target) -> Algorithm:
     if best == "winograd4" and costs[best] > _WORTH * costs["winograd2"]:
         best = "winograd2"
     chosen: str = decided(kernel, "algorithm", str(best), possible)
-    return cast(Algorithm, chosen)
+    return cast("Algorithm", chosen)
 
 
 def _possible(kernel: Kernel, target: Target) -> tuple[Algorithm, ...]:
