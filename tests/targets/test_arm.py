@@ -25,8 +25,12 @@ from layers import (
     layer,
     requantized,
 )
+from onnx import helper
+from onnx_models import onnx_model, random
+from programs import lowered
 
-from millifit.targets.build import tvm_target
+from millifit.targets.build import compile_program, export_library, tvm_target
+from millifit.targets.catalog import find_target
 from millifit.targets.kernel import Kernel
 from millifit.targets.schedules import tir
 from millifit.targets.schedules.rules import schedule
@@ -215,3 +219,19 @@ def test_the_emulator_notices_a_read_past_the_end():
     with pytest.raises(pytest.fail.Exception, match="ended the emulated process"):
         copied(1)
     np.testing.assert_array_equal(copied(0), x)
+
+
+@pytest.mark.parametrize("name", ["rpi4", "rpi5", "graviton3"])
+def test_networks_link_for_the_catalog(name, tmp_path):
+    """A network compiles for every Arm target that ships, into a library for aarch64."""
+    emulator()  # installs the cross compiler, or skips
+    target = find_target(name, threads=2)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "c", pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["y"], "r"),
+    ]
+    model = onnx_model(nodes, {"w": random(0, 8, 4, 3, 3)})
+    export_library(compile_program(lowered(model, target), target), tmp_path / "l.so", target)
+    header = (tmp_path / "l.so").read_bytes()[:20]
+    assert header[:4] == b"\x7fELF"
+    assert int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
