@@ -86,6 +86,10 @@ def compute(
             alpha = _float(node, "alpha", 1.67326319217681884765625)
             gamma = _float(node, "gamma", 1.05070102214813232421875)
             return gamma * functional.elu(x, alpha)
+        case "LayerNormalization":
+            return _layer_norm(node, read)
+        case "Gather":
+            return _gather(node, x, read[1])
         case "LeakyRelu":
             return functional.leaky_relu(x, _float(node, "alpha", 0.01))
         case "Softmax":
@@ -176,13 +180,29 @@ def _reshape(node: Node, x: Tensor, types: Mapping[str, TensorType], batch: int)
     shape = types[node.outputs[0]].shape
     if shape and shape[0] == types[node.inputs[0]].shape[0]:
         return x.reshape(batch, *shape[1:]) if x.shape[0] == batch else x.reshape(shape)
-    return x.reshape(shape)
+    # Rows of all samples are one matrix: (N, L, C) to (N * L, C) and back.
+    return x.reshape(shape) if x.numel() == math.prod(shape) else x.reshape(-1, *shape[1:])
 
 
 def _reduce_mean(node: Node, read: list[Tensor]) -> Tensor:
     x = read[0]
     axes = tuple(int(a) for a in read[1].tolist()) if len(read) > 1 else _ints(node, "axes", ())
     return x.mean(dim=axes or tuple(range(x.ndim)), keepdim=bool(_int(node, "keepdims", 1)))
+
+
+def _layer_norm(node: Node, read: list[Tensor]) -> Tensor:
+    x = read[0]
+    shape = x.shape[_int(node, "axis", -1) % x.ndim :]
+    bias = read[2] if len(read) > 2 else None
+    return functional.layer_norm(x, shape, read[1], bias, _float(node, "epsilon", 1e-5))
+
+
+def _gather(node: Node, x: Tensor, ids: Tensor) -> Tensor:
+    axis = _int(node, "axis", 0) % x.ndim
+    ids = ids.long()
+    ids = torch.where(ids < 0, ids + x.shape[axis], ids)
+    chosen = x.index_select(axis, ids.reshape(-1))
+    return chosen.reshape(*x.shape[:axis], *ids.shape, *x.shape[axis + 1 :])
 
 
 def _pad(node: Node, inputs: Sequence[Tensor | None]) -> Tensor:

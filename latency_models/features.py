@@ -87,6 +87,8 @@ def weight_bytes(kernel: Kernel) -> int:
 
 def moved_bytes(kernel: Kernel) -> int:
     """Bytes read and written if everything is touched once; of a part, what is taken."""
+    if kernel.op == "embedding":
+        return kernel.inputs[0].bytes + 2 * kernel.output.bytes
     if kernel.op == "strided":
         return 2 * kernel.output.bytes
     return sum(t.bytes for t in kernel.inputs) + weight_bytes(kernel) + kernel.output.bytes

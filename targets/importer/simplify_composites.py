@@ -124,7 +124,8 @@ def gelu(graph: Graph, node: Node) -> Edit | None:
 
 def _factors(graph: Graph, node: Node) -> tuple[float, list[str]]:
     """A product as the product of its constants, and the tensors that are multiplied."""
-    number, tensors, waiting = 1.0, [], [*node.inputs]
+    number, waiting = 1.0, [*node.inputs]
+    tensors: list[str] = []
     while waiting and len(tensors) < _MOST_FACTORS:
         tensor = waiting.pop()
         value, made = graph.constant(tensor), graph.sole_maker(tensor)

@@ -71,7 +71,7 @@ def reshape(
 def rows_through(graph: Graph, node: Node) -> Edit | None:
     """A Reshape of a matrix in front of an operator that treats its rows alike moves behind it."""
     view = next(
-        (made for tensor in node.inputs if (made := rows_view(graph, tensor)) is not None), None
+        (found for tensor in node.inputs if (found := rows_view(graph, tensor)) is not None), None
     )
     if view is None or len(node.outputs) != 1 or not treats_rows_alike(graph, node):
         return None
@@ -170,7 +170,7 @@ def constant_sums(graph: Graph, node: Node) -> Edit | None:
             merged = dataclasses.replace(node, inputs=(inner.inputs[1 - place], total))
             if graph.shape(inner.inputs[1 - place]) != graph.shape(node.outputs[0]):
                 continue
-            value = (first.astype(np.float64) + second).astype(first.dtype)
+            value = (first.astype(np.float64) + second.astype(np.float64)).astype(first.dtype)
             return Edit(remove=(inner, node), insert=(merged,), constants={total: value})
     return None
 
@@ -194,7 +194,8 @@ def constant_beside(graph: Graph, node: Node) -> Edit | None:
         place = next(i for i, part in enumerate(parts) if part is None)
         x, axis = joined.inputs[place], int(str(joined.attributes["axis"])) % len(shape)
         pieces = [np.zeros(graph.shape(x)) if part is None else part for part in parts]
-        total = (np.concatenate(pieces, axis=axis) + added).astype(added.dtype)
+        joint = np.concatenate([part.astype(np.float64) for part in pieces], axis=axis)
+        total = (joint + added.astype(np.float64)).astype(added.dtype)
         pads = np.zeros((2, len(shape)), np.int64)
         pads[0, axis] = sum(part.shape[axis] for part in pieces[:place])
         pads[1, axis] = sum(part.shape[axis] for part in pieces[place + 1 :])

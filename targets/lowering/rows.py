@@ -67,7 +67,8 @@ def _gather_of_matrix(graph: Graph, node: Node, view: Node, ids: Array, kind: Te
 def _gather_before(graph: Graph, node: Node, made: Node, kind: TensorType) -> Edit:
     """Choose rows of all matrices that `made` reads."""
     rows = graph.shape(made.outputs[0])[0]
-    inserted, inputs = [], []
+    inserted: list[Node] = []
+    inputs: list[str] = []
     types: dict[str, TensorType] = {}
     for place, tensor in enumerate(made.inputs):
         weights = place > 0 and made.op not in BINARY

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from tvm import tirx
 
@@ -48,7 +50,7 @@ def normalization(kernel: Kernel, target: Target) -> KernelCode:
 
 
 def _row(
-    kernel: Kernel, views: dict[str, tir.Buffer], start: tir.Expr, channels: int, lanes: int
+    kernel: Kernel, views: Mapping[str, tir.Buffer], start: tir.Expr, channels: int, lanes: int
 ) -> list[tir.Statement]:
     source = views["input"]
     share = tir.const(1.0 / channels, "float32")

@@ -81,14 +81,13 @@ class Panels:
         """`body(first vector, vectors, columns that exist)` for every panel."""
         written: list[tir.Statement] = []
         for first, count, vectors, exist in self.groups:
-            written += tir.loop(
-                count,
-                lambda p, group=(first, vectors, exist): body(
-                    p * group[1] + group[0], group[1], group[2]
-                ),
-                name=name,
-                parallel=parallel and count > 1,
-            )
+
+            def panel(
+                p: tir.Expr, first: int = first, vectors: int = vectors, exist: int = exist
+            ) -> list[tir.Statement]:
+                return body(p * vectors + first, vectors, exist)
+
+            written += tir.loop(count, panel, name=name, parallel=parallel and count > 1)
         return written
 
 

@@ -120,16 +120,14 @@ def _transposition(
         whole, rest = divmod(extent, size)
         return [(0, whole), *([(extent - size, 1)] if rest else [])]
 
-    written: list[tir.Statement] = []
-    for top, down in starts(height):
-        for left, across in starts(width):
-            written += tir.loop(
-                down,
-                lambda i, top=top, left=left, across=across: tir.loop(
-                    across,
-                    lambda j, i=i, top=top, left=left: block(i * size + top, j * size + left),
-                    name="across",
-                ),
-                name="down",
-            )
-    return written
+    def area(top: int, down: int, left: int, across: int) -> list[tir.Statement]:
+        return tir.loop(
+            down,
+            lambda i: tir.loop(
+                across, lambda j: block(i * size + top, j * size + left), name="across"
+            ),
+            name="down",
+        )
+
+    corners = [(*rows, *columns) for rows in starts(height) for columns in starts(width)]
+    return [part for corner in corners for part in area(*corner)]

@@ -65,3 +65,27 @@ def test_features_are_finite_and_named() -> None:
 def test_no_kernels_have_no_rows() -> None:
     """An empty list keeps its columns."""
     assert features([], vector_lanes=8).shape == (0, len(FEATURES))
+
+
+def test_work_of_sequences() -> None:
+    """Attention counts both of its products; an embedding moves the rows it reads, not the table."""
+
+    def tensor(*shape: int, dtype: str = "float32") -> TensorType:
+        return TensorType(shape=shape, dtype=dtype)
+
+    sizes = {"heads": 2, "queries": 5, "keys": 7, "depth": 3, "width": 4}
+    attention = Kernel(
+        op="attention", inputs=(tensor(5, 6), tensor(7, 6), tensor(7, 8)), output=tensor(5, 8),
+        precision="fp32", attributes=tuple(sorted(sizes.items())),
+    )  # fmt: skip
+    product = Kernel(
+        op="matmul", inputs=(tensor(2, 5, 3), tensor(2, 3, 7)), output=tensor(2, 5, 7),
+        precision="fp32", attributes=(("depth", 3),),
+    )  # fmt: skip
+    embedding = Kernel(
+        op="embedding", inputs=(tensor(1, 9, dtype="int64"),), output=tensor(1, 9, 4),
+        precision="fp32", attributes=(("rows", 1000),),
+    )  # fmt: skip
+    assert macs(attention) == 2 * 5 * 7 * (3 + 4)
+    assert macs(product) == 2 * 5 * 7 * 3
+    assert moved_bytes(embedding) == 9 * 8 + 2 * 9 * 4 * 4

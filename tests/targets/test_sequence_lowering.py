@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
+import torch
 from kernels import TARGETS, x86
 from onnx import TensorProto, helper
 from onnx_models import answer, integers, onnx_model, random
@@ -15,6 +16,7 @@ from programs import Compiled, lowered
 from millifit.compress.evaluate import outputs
 from millifit.compress.quantize.quantizer import quantize
 from millifit.compress.quantize.ranges import calibrate
+from millifit.compress.torch_network import TorchNetwork
 from millifit.targets.importer.onnx_file import from_onnx
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.lower import lower
@@ -189,6 +191,15 @@ def test_attention_of_one_layer_with_a_mask(target):
     made = operators(model)
     assert (made["attention"], made["dense"], made["strided"]) == (1, 1, 0)
     assert_same(model, random(2, 1, ROWS, WIDTH), target)
+
+
+def test_transformer_in_torch() -> None:
+    """For fine-tuning, a batch of samples gives what each gives alone."""
+    network = simplify(from_onnx(vit(), name="vit"))
+    x = random(5, 3, 3, 8, 12)
+    wanted = outputs(network, x)
+    made = TorchNetwork(network)(torch.from_numpy(x)).detach().numpy()
+    assert np.abs(made - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
 @TARGET
