@@ -13,18 +13,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from millifit.errors import CompileError, MillifitError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
-from millifit.targets.program import Call, Program
+from millifit.targets.program import Program
 from millifit.targets.target import Target
-
-if TYPE_CHECKING:  # loads TVM
-    from millifit.targets.schedules.code import KernelCode
 
 # Tensors by copy, place among the operands (-1: the output) and type.
 MadeTensors = dict[tuple[int, int, TensorType], Any]
@@ -154,96 +151,12 @@ def compile_program(program: Program, target: Target) -> Compiled:
     """Compile a whole program into one library with statically planned buffers."""
     from tvm import relax
 
+    from millifit.targets.relax_program import relax_module
+
     with _compile_errors(f"network '{program.name}'"):
-        module, weights = _relax_module(program, target)
+        module, weights = relax_module(program, target, tvm_target(target))
         executable = relax.build(module, target=tvm_target(target))
     return Compiled(executable=executable, weights=tuple(weights))
-
-
-def _codes(program: Program, target: Target) -> dict[Kernel, KernelCode]:
-    """The code of every kernel that a schedule writes; CompileError names the node at fault."""
-    from millifit.targets.schedules.rules import schedule
-
-    codes: dict[Kernel, KernelCode] = {}
-    for call in program.calls:
-        if call.kernel in codes or call.kernel.op in ("onnx", "reshape"):
-            continue
-        try:
-            codes[call.kernel] = schedule(call.kernel, target)
-        except CompileError as error:
-            raise CompileError(f"node '{call.nodes[0]}': {error}") from error
-    return codes
-
-
-def _relax_module(program: Program, target: Target) -> tuple[Any, list[Array]]:
-    """The program in Relax: one call_tir a kernel, equal kernels sharing one function."""
-    from tvm import relax
-
-    def tensor_type(kind: TensorType) -> Any:
-        return relax.TensorType(kind.shape, kind.dtype)
-
-    builder = relax.BlockBuilder()
-    inputs = [relax.Var(name, tensor_type(program.types[name])) for name in program.inputs]
-    values: dict[str, Any] = dict(zip(program.inputs, inputs, strict=True))
-    codes = _codes(program, target)
-    weights: list[Array] = []
-    parameters: list[Any] = []
-    operands_of: list[list[Any]] = []
-    for call in program.calls:
-        operands: list[Any] = []
-        if call.kernel in codes:
-            for array in codes[call.kernel].pack(call.constants):
-                kind = TensorType(shape=array.shape, dtype=str(array.dtype))
-                parameters.append(relax.Var(f"w{len(weights)}", tensor_type(kind)))
-                weights.append(np.ascontiguousarray(array))
-                operands.append(parameters[-1])
-        operands_of.append(operands)
-    functions: dict[Kernel, Any] = {}
-    with builder.function("main", [*inputs, *parameters]):
-        with builder.dataflow():
-            for call, operands in zip(program.calls, operands_of, strict=True):
-                values[call.output] = builder.emit(
-                    _call(builder, call, operands, values, functions, codes, target)
-                )
-            outputs = [values[name] for name in program.outputs]
-            result = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
-        builder.emit_func_output(result)
-    return builder.get(), weights
-
-
-def _call(  # type: ignore[no-untyped-def]
-    builder, call: Call, operands, values, functions, codes, target: Target
-):
-    """One call as a Relax expression."""
-    from tvm import relax
-
-    kernel = call.kernel
-
-    def seen_as(name: str, kind: TensorType) -> Any:
-        value = values[name]
-        held = tuple(int(extent) for extent in value.ty.shape)
-        if held == kind.shape:
-            return value
-        return builder.emit(relax.op.reshape(value, kind.shape))
-
-    inputs = [seen_as(n, t) for n, t in zip(call.inputs, kernel.inputs, strict=True)]
-    if kernel.op == "reshape":
-        return relax.op.reshape(inputs[0], kernel.output.shape)
-    if kernel not in functions:
-        name = f"k{len(functions)}_{kernel.op}"
-        if kernel.op == "onnx":
-            from millifit.targets.schedules.onnx_operator import add_operator
-
-            functions[kernel] = add_operator(builder, kernel, name, tvm_target(target))
-        else:
-            functions[kernel] = builder.add_func(codes[kernel].function, name)
-    if kernel.op == "onnx":
-        return relax.Call(functions[kernel], inputs)
-    return relax.call_tir(
-        functions[kernel],
-        [*inputs, *operands],
-        relax.TensorType(kernel.output.shape, kernel.output.dtype),
-    )
 
 
 def export_library(compiled: Compiled, path: Path, target: Target) -> None:

@@ -96,8 +96,9 @@ def loop(
 
 
 def parameter(name: str, shape: Sequence[int], dtype: str) -> Buffer:
-    """A buffer that the caller passes."""
-    return tirx.decl_buffer(tuple(shape), dtype, name=name)
+    """A buffer that the caller passes; it may start anywhere in the caller's memory."""
+    offset = tirx.Var(f"{name}_offset", "int32")
+    return tirx.decl_buffer(tuple(shape), dtype, name=name, elem_offset=offset)
 
 
 def flat(buffer: Buffer, *, dtype: str = "") -> tuple[Statement, Buffer]:
@@ -107,8 +108,9 @@ def flat(buffer: Buffer, *, dtype: str = "") -> tuple[Statement, Buffer]:
     """
     size = int(np.prod([int(extent) for extent in buffer.shape], dtype=np.int64))
     view = tirx.decl_buffer(
-        (size,), dtype or buffer.dtype, name=f"{buffer.name}_flat", data=buffer.data
-    )
+        (size,), dtype or buffer.dtype, name=f"{buffer.name}_flat", data=buffer.data,
+        elem_offset=buffer.elem_offset,
+    )  # fmt: skip
     return stmt.DeclBuffer(view, data=buffer.data), view
 
 
