@@ -25,6 +25,8 @@ from millifit.targets.schedules.tile import COLUMNS, row_tile, split_lanes
 from millifit.targets.target import Target
 
 _PARALLEL_MACS = 1_500_000
+# Maps larger than this are not in the nearest caches.
+_NEAR_BYTES, _LINE_BYTES = 128 << 10, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,37 @@ class _Writer:
                 written += tile(tir.const(x), min(plan.columns, width - x), x)
         return written
 
+    def _prefetch(
+        self, y: tir.Expr, x: tir.Expr, columns: int, channel: tir.Expr, lanes: int
+    ) -> list[tir.Statement]:
+        """Ask for a tile's outputs, and for the inputs that are new to the same tile one row below.
+
+        Neighbouring columns of one vector of channels are far apart, which the processor does not
+        foresee. Each line is asked for once, where a vector is most of one.
+        """
+        plan, kernel = self.plan, self.plan.kernel
+        written: list[tir.Statement] = []
+        if lanes * np.dtype(plan.dtype).itemsize < _LINE_BYTES // 2:
+            return written
+        if kernel.output.bytes > _NEAR_BYTES:
+            at = (y * kernel.output.shape[2] + x) * plan.channels + channel
+            written += [
+                tir.prefetch(self.buffers["output"], at + i * plan.channels, write=True)
+                for i in range(columns)
+            ]
+        if kernel.inputs[0].bytes > _NEAR_BYTES:
+            last = y * plan.strides[0] - plan.pads[0] + (plan.size[0] - 1) * plan.dilations[0]
+            column = x * plan.strides[1]
+            for row in range(plan.strides[0]):
+                at = ((last + 1 + row) * kernel.inputs[0].shape[2] + column) * plan.channels
+                written += [
+                    tir.prefetch(
+                        self.buffers["input"], at + channel + i * plan.channels, write=False
+                    )
+                    for i in range(columns * plan.strides[1])
+                ]
+        return written
+
     def _inside(self, x: int, columns: int) -> bool:
         plan = self.plan
         left = x * plan.strides[1] - plan.pads[1]
@@ -175,7 +208,7 @@ class _Writer:
         allocation, accumulators = tir.scratch(
             "accumulators", columns * lanes, plan.dtype, registers=True
         )
-        body: list[tir.Statement] = [allocation]
+        body: list[tir.Statement] = [allocation, *self._prefetch(y, x, columns, channel, lanes)]
         bias = tir.load(buffers["bias"], channel, lanes)
         half = plan.dtype == "float16"
         start = tir.const(0, plan.dtype, lanes) if half else bias

@@ -176,13 +176,34 @@ class RegisterTile:
     ) -> list[tir.Statement]:
         """`count` of the steps of one run, from the `first`."""
         group = self.plan.dot.group
-        whole, rest = divmod(count, group)
 
-        def steps(at: tir.Expr, together: int) -> list[tir.Statement]:
-            return self._steps(sums, reads, self._reached(ky, kx, first + at), together)
+        def some(start: tir.Expr, number: int) -> list[tir.Statement]:
+            whole, rest = divmod(number, group)
 
-        written = tir.loop(whole, lambda k: steps(k * group, group), name="k")
-        return written + tir.loop(rest, lambda k: steps(whole * group + k, 1), name="k")
+            def steps(at: tir.Expr, together: int) -> list[tir.Statement]:
+                reached = self._reached(ky, kx, first + start + at)
+                return self._steps(sums, reads, reached, together)
+
+            written = tir.loop(whole, lambda k: steps(k * group, group), name="k")
+            return written + tir.loop(rest, lambda k: steps(whole * group + k, 1), name="k")
+
+        if not self.plan.prefetches_input:
+            return some(tir.const(0), count)
+        line = _LINE_BYTES // (np.dtype(self.plan.dot.activation).itemsize * self.plan.dot.unit)
+
+        def ahead(start: tir.Expr, number: int) -> list[tir.Statement]:
+            _, read_at = self._reached(ky, kx, first + start)
+            return [*self._next_inputs(reads, read_at), *some(start, number)]
+
+        written = tir.loop(count // line, lambda b: ahead(b * line, line), name="line")
+        rest = count % line
+        return written + (ahead(tir.const(count - rest), rest) if rest else [])
+
+    def _next_inputs(self, reads: list[tir.Expr], read_at: tir.Expr) -> list[tir.Statement]:
+        """Ask for the line of the next tile's inputs that corresponds to what is read now."""
+        step = self.plan.shape.strides[1] * self.plan.shape.inputs * self.plan.shape.groups
+        beyond = len(reads) * step
+        return [tir.prefetch(self.source, base + read_at + beyond, write=False) for base in reads]
 
     def _steps(
         self,

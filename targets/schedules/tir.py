@@ -119,13 +119,13 @@ def scratch(
 ) -> tuple[Statement, Buffer]:
     """Memory of the kernel's own: its allocation, and the buffer.
 
-    Below 1024 bytes it is on the stack or, as `registers` states, in registers: where every index
-    is constant. TVM takes all else from a pool, which LLVM must treat as memory that others see.
+    With `registers`, and constant indices, it ends in registers. Else TVM takes it from a pool
+    where it has 1024 bytes or more, which LLVM must treat as memory that others see.
     """
-    del registers  # says what the code relies on; TVM decides by size
     # TVM would take memory of the scope "local" from the pool whatever its size.
     buffer = tirx.decl_buffer((size,), dtype, name=name, scope="global")
-    return stmt.AllocBuffer(buffer), buffer
+    annotations = {"disable_lower_builtin": True} if registers else {}
+    return stmt.AllocBuffer(buffer, annotations), buffer
 
 
 def function(
