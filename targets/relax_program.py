@@ -49,7 +49,7 @@ def _codes(program: Program, target: Target) -> dict[Kernel, KernelCode]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Where the outputs of a program's calls lie: in the arena, or in memory of their own.
+    """Where the outputs of a program's calls lie: in the arena, or `alone` in memory of their own.
 
     `base` has the tensor whose memory a tensor is, where that is another one (a view).
     """
@@ -61,9 +61,14 @@ class Memory:
 
 
 def plan_memory(program: Program) -> Memory:
-    """Place every tensor that a kernel writes; one that a fallback operator makes is its own."""
+    """Place every tensor that a kernel writes; one that a fallback operator makes is its own.
+
+    What leaves the network lies alone, because it outlives the run; so does what a fallback
+    operator reads, because TVM's own code takes no tensor from the middle of memory.
+    """
     base: dict[str, str] = {}
     lives: dict[str, list[int]] = {}
+    outside = set(program.outputs)
     for index, call in enumerate(program.calls):
         for name in call.inputs:
             owner = base.get(name, name)
@@ -71,9 +76,11 @@ def plan_memory(program: Program) -> Memory:
                 lives[owner][1] = index
         if call.kernel.op == "reshape":
             base[call.output] = base.get(call.inputs[0], call.inputs[0])
-        elif call.kernel.op != "onnx":
+        elif call.kernel.op == "onnx":
+            outside |= set(call.inputs)
+        else:
             lives[call.output] = [index, index]
-    kept = frozenset(base.get(name, name) for name in program.outputs) & set(lives)
+    kept = frozenset(base.get(name, name) for name in outside) & set(lives)
     names = [name for name in lives if name not in kept]
     made = {call.output: call.kernel.output for call in program.calls}
     arena = arrange([Life(bytes=made[n].bytes, first=lives[n][0], last=lives[n][1]) for n in names])

@@ -31,6 +31,8 @@ from millifit.targets.target import Target
 # Below this many multiply-adds a kernel gains less from a second thread than it takes to start it:
 # about 10 us, measured on DS-CNN's layers.
 _PARALLEL_MACS, _PARALLEL_INTEGER_MACS = 2_000_000, 8_000_000
+# Weights that come from memory come faster to two threads, whatever is computed with them.
+_PARALLEL_WEIGHT_BYTES = 2 << 20
 
 _TILES = 8  # tiles that tuning looks at, the rule's own included
 
@@ -104,7 +106,8 @@ def design(kernel: Kernel, target: Target) -> Design:
         lanes=target.vector_bits // dot.step.bits,
         tile_rows=tile_rows,
         panels_outside=bool(decided(kernel, "panels_outside", int(panels_outside), orders)),
-        parallel=target.threads > 1 and shape.macs >= parallel_macs,
+        parallel=target.threads > 1
+        and (shape.macs >= parallel_macs or weight_bytes >= _PARALLEL_WEIGHT_BYTES),
         packs=kernel.output.dtype == "uint8" and narrow.packs(target),
     )  # fmt: skip
 

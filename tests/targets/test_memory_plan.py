@@ -81,3 +81,22 @@ def test_a_view_keeps_its_memory_alive_and_outputs_lie_alone():
     assert set(memory.place) == {"a", "b", "c"}
     assert memory.place["a"] not in (memory.place["b"], memory.place["c"])
     assert memory.arena.bytes == 3 * ALIGNMENT
+
+
+def test_what_a_fallback_operator_reads_lies_alone():
+    """TVM's own code expects tensors at the start of their memory."""
+    kind = TensorType(shape=(1, 8), dtype="float32")
+
+    def call(op: str, source: str, output: str) -> Call:
+        kernel = Kernel(op=op, inputs=(kind,), output=kind, precision="fp32")
+        return Call(kernel=kernel, inputs=(source,), output=output, constants={}, nodes=(output,))
+
+    calls = (call("relu", "x", "a"), call("onnx", "a", "b"), call("relu", "b", "y"))
+    memory = plan_memory(
+        Program(
+            name="p", inputs=("x",), outputs=("y",), calls=calls,
+            types=dict.fromkeys(("x", "a", "b", "y"), kind),
+        )
+    )  # fmt: skip
+    assert memory.alone == {"a", "y"}
+    assert memory.arena.bytes == 0
