@@ -49,7 +49,8 @@ def symmetric_blocks(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Integers in -`levels` .. `levels` of a weight ``[O, I]``, and scales ``[O, blocks]``.
 
-    The last of the ``ceil(I / block)`` blocks may be shorter. A block whose weights are all 0 has the scale 1.
+    The last of the ``ceil(I / block)`` blocks may be shorter. A block whose weights are all 0 has
+    the scale 1.
     """
     outputs, inputs = weight.shape
     count = math.ceil(inputs / block)

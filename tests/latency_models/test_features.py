@@ -68,7 +68,7 @@ def test_no_kernels_have_no_rows() -> None:
 
 
 def test_work_of_sequences() -> None:
-    """Attention counts both of its products; an embedding moves the rows it reads, not the table."""
+    """Attention counts both of its products; an embedding moves only the rows that it reads."""
 
     def tensor(*shape: int, dtype: str = "float32") -> TensorType:
         return TensorType(shape=shape, dtype=dtype)
