@@ -10,6 +10,7 @@ from typing import Any
 from millifit.targets.bundle import LoadedBundle
 from millifit.targets.program import Program
 from millifit.targets.schedules.rules import schedule
+from millifit.targets.schedules.tir import in_registers
 from millifit.targets.target import Target
 
 _RUNS = 12
@@ -44,7 +45,7 @@ def _scratch(statement: Any, threads: int) -> Iterator[int]:
     """Bytes of every allocation in a kernel that is not of registers."""
     from tvm.tirx import stmt
 
-    if isinstance(statement, stmt.AllocBuffer) and statement.buffer.scope() != "local":
+    if isinstance(statement, stmt.AllocBuffer) and not in_registers(statement):
         import numpy as np
 
         size = int(np.prod([int(extent) for extent in statement.buffer.shape], dtype=np.int64))

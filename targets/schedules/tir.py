@@ -114,6 +114,10 @@ def flat(buffer: Buffer, *, dtype: str = "") -> tuple[Statement, Buffer]:
     return stmt.DeclBuffer(view, data=buffer.data), view
 
 
+# TVM's name for: leave this allocation to LLVM.
+_ON_STACK = "disable_lower_builtin"
+
+
 def scratch(
     name: str, size: int, dtype: str, *, registers: bool = False
 ) -> tuple[Statement, Buffer]:
@@ -124,8 +128,13 @@ def scratch(
     """
     # TVM would take memory of the scope "local" from the pool whatever its size.
     buffer = tirx.decl_buffer((size,), dtype, name=name, scope="global")
-    annotations = {"disable_lower_builtin": True} if registers else {}
+    annotations = {_ON_STACK: True} if registers else {}
     return stmt.AllocBuffer(buffer, annotations), buffer
+
+
+def in_registers(allocation: Statement) -> bool:
+    """Whether an allocation of `scratch` is of registers."""
+    return _ON_STACK in allocation.annotations
 
 
 def function(

@@ -19,19 +19,45 @@ def write(plan: Plan, operands: Mapping[str, TensorType]) -> tir.PrimFunc:
     parameters = signature(plan.kernel, operands)
     rows, _ = plan.tiles
     whole, ragged = divmod(rows, plan.tile_rows)
+    parallel = plan.parallel and whole > 1
+    shared_memory, shared = _scratch(plan, plan.tile_rows)
 
     def block(first: tir.Expr, count: int) -> list[tir.Statement]:
-        return _Block(plan=plan, buffers=parameters.views, first=first, rows=count).code()
+        # A thread works in memory of its own; blocks one after the other in the same.
+        memory, scratch = _scratch(plan, count) if parallel else ([], shared)
+        written = _Block(
+            plan=plan, buffers=parameters.views, first=first, rows=count, scratch=scratch
+        ).code()
+        return [*memory, *written]
 
     body = tir.loop(
-        whole,
-        lambda b: block(b * plan.tile_rows, plan.tile_rows),
-        name="block",
-        parallel=plan.parallel and whole > 1,
+        whole, lambda b: block(b * plan.tile_rows, plan.tile_rows), name="block", parallel=parallel
     )
     if ragged:
         body += block(tir.const(whole * plan.tile_rows), ragged)
-    return parameters.function(body)
+    return parameters.function(body if parallel else [*shared_memory, *body])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scratch:
+    """Columns transformed, inputs transformed, and products, of one block."""
+
+    columns: tir.Buffer
+    transformed: tir.Buffer
+    products: tir.Buffer
+
+
+def _scratch(plan: Plan, rows: int) -> tuple[list[tir.Statement], _Scratch]:
+    """Memory for blocks of up to `rows` rows of tiles: the allocations, and the buffers."""
+    product, lanes = plan.product, plan.product.lanes
+    sizes = {
+        "columns": plan.transform.inputs * plan.padded_width * lanes,
+        "transformed": plan.places * product.row_elements,
+        "products": rows * plan.tiles[1] * plan.places * product.tile.vectors * lanes,
+    }
+    made = {name: tir.scratch(name, size, "float32") for name, size in sizes.items()}
+    buffers = _Scratch(**{name: buffer for name, (_, buffer) in made.items()})
+    return [allocation for allocation, _ in made.values()], buffers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,33 +68,18 @@ class _Block:
     buffers: Mapping[str, tir.Buffer]
     first: tir.Expr
     rows: int
+    scratch: _Scratch
 
     @property
     def tiles(self) -> int:
         return self.rows * self.plan.tiles[1]
 
-    @property
-    def padded_width(self) -> int:
-        """Columns that the tiles of a row read."""
-        return self.plan.tiles[1] * self.plan.transform.outputs + 2
-
     def code(self) -> list[tir.Statement]:
         """Input transform, then panel by panel the products and the output transform."""
-        plan, product = self.plan, self.plan.product
-        n, lanes = plan.transform.inputs, product.lanes
-        columns_memory, columns = tir.scratch("columns", n * self.padded_width * lanes, "float32")
-        size = plan.places * product.row_elements
-        transformed_memory, transformed = tir.scratch("transformed", size, "float32")
-        width = product.tile.vectors * lanes
-        products_memory, products = tir.scratch(
-            "products", self.tiles * plan.places * width, "float32"
-        )
+        scratch = self.scratch
         return [
-            columns_memory,
-            transformed_memory,
-            *self._transform_inputs(columns, transformed),
-            products_memory,
-            *self._panels(transformed, products),
+            *self._transform_inputs(scratch.columns, scratch.transformed),
+            *self._panels(scratch.transformed, scratch.products),
         ]
 
     def _transform_inputs(
@@ -96,7 +107,7 @@ class _Block:
         left = shape.pads[1]
         outside = [
             *range(left),
-            *range(min(left + shape.width, self.padded_width), self.padded_width),
+            *range(min(left + shape.width, self.plan.padded_width), self.plan.padded_width),
         ]
         return [
             tir.store(columns, (x * self.plan.transform.inputs + i) * lanes, zero, lanes)

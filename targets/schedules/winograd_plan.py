@@ -13,7 +13,7 @@ from millifit.targets.schedules.winograd_transform import TAPS, Transform
 from millifit.targets.target import Target
 
 # Below this many multiply-adds of the direct sum a second thread costs more than it gains.
-PARALLEL_MACS = 4_000_000
+PARALLEL_MACS = 1_500_000
 # Tiles whose products share one pass over the weights, unless the cache holds fewer.
 _TILES_PER_BLOCK = 28
 
@@ -37,6 +37,11 @@ class Plan:
     def tiles(self) -> tuple[int, int]:
         """Rows and columns of tiles that cover the output."""
         return _tiles(self.shape, self.transform)
+
+    @property
+    def padded_width(self) -> int:
+        """Columns of the map, padding included, that a row of tiles reads."""
+        return self.tiles[1] * self.transform.outputs + TAPS - 1
 
     @property
     def places(self) -> int:
