@@ -44,7 +44,7 @@ _SEED = 0
 _QUICK_MODELS = ("MobileNetV2", "ResNet-18", "DS-CNN")
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8", "w7a8")
 _POLICY = NetworkTimingPolicy(max_rounds=30, limit_s=15.0)
-_QUICK_POLICY = NetworkTimingPolicy(turn_s=0.03, min_rounds=6, max_rounds=12, limit_s=3.0)
+_QUICK_POLICY = NetworkTimingPolicy(turn_s=0.02, min_rounds=6, max_rounds=8, limit_s=1.5)
 
 
 def compare(
