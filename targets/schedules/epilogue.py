@@ -281,11 +281,10 @@ def write_packed(
         values = []
         shift = True
         for accumulator, channel, out in group:
-            multiplier = residual = None
-            if kernel.integer:
-                multiplier = tir.load(buffers["multiplier"], channel, lanes)
+            multiplier = _multiplier(kernel, buffers, channel, lanes)
+            residual = None
             if "add" in kernel.epilogue:
-                residual = tir.load(buffers["residual"], out, lanes)
+                residual = _residual(kernel, buffers["residual"], out, lanes)
             value, shift = _unrounded(accumulator, kernel, multiplier, residual, scalars, lanes)
             values.append(value)
         packed = narrow.narrowed(
@@ -305,6 +304,19 @@ def write_packed(
             written.append(tir.store(buffers["output"], group[at][2], value, run * lanes))
             at += run
     return written
+
+
+def _multiplier(
+    kernel: Kernel, buffers: Mapping[str, tir.Buffer], channel: tir.Expr, lanes: int
+) -> tir.Expr | None:
+    """Scales of an int8 layer's sums; none for other layers."""
+    return tir.load(buffers["multiplier"], channel, lanes) if kernel.integer else None
+
+
+def _residual(kernel: Kernel, source: tir.Buffer, at: tir.Expr, lanes: int) -> tir.Expr:
+    """What is added, in float32 or as the bytes it is."""
+    residual, dtype = tir.load(source, at, lanes), kernel.inputs[1].dtype
+    return residual if dtype == "uint8" else half.widen(residual, dtype, lanes)
 
 
 def _run(left: int, adjacent: int) -> int:
@@ -328,9 +340,7 @@ def write(
     `channel` is its place in the per-channel operands, `out` its place in the output.
     """
     written: list[tir.Statement] = []
-    multiplier = None
-    if kernel.integer:
-        multiplier = tir.load(buffers["multiplier"], channel, lanes)
+    multiplier = _multiplier(kernel, buffers, channel, lanes)
     residual = None
     if "add" in kernel.epilogue:
         source, at = buffers["residual"], out
@@ -343,9 +353,7 @@ def write(
                 value = tir.load(buffers["residual"], out + min(lane, valid - 1))
                 written.append(tir.store(source, lane, value))
             at = tir.const(0)
-        residual = tir.load(source, at, lanes)
-        if kernel.inputs[1].dtype != "uint8":
-            residual = half.widen(residual, kernel.inputs[1].dtype, lanes)
+        residual = _residual(kernel, source, at, lanes)
     value = finish(
         accumulator, kernel=kernel, multiplier=multiplier, residual=residual,
         scalars=buffers["scalars"], lanes=lanes,
