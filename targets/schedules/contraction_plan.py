@@ -9,11 +9,12 @@ import numpy as np
 
 from millifit.targets.kernel import Kernel
 from millifit.targets.schedules.dot import Dot
+from millifit.targets.schedules.prefetch import is_far
 from millifit.targets.schedules.tile import Tile, split_lanes
 
-# Prefetching pays where a map is larger than this, outputs from this many steps of a reduction on,
-# inputs from this many bytes of a position on.
-_NEAR_BYTES, _LONG_REDUCTION, _LONG_POSITION_BYTES = 128 << 10, 24, 256
+# Prefetching pays for outputs from this many steps of a reduction on, for inputs from this many
+# bytes of a position on.
+_LONG_REDUCTION, _LONG_POSITION_BYTES = 24, 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ class Design:
         """
         names = ["residual"] if "add" in self.kernel.epilogue else []
         reduction = self.shape.kernel[0] * self.shape.taps * self.steps
-        if reduction >= _LONG_REDUCTION and self.kernel.output.bytes > _NEAR_BYTES:
+        if reduction >= _LONG_REDUCTION and is_far(self.kernel.output):
             names.append("output")
         return tuple(names)
 
@@ -124,7 +125,7 @@ class Design:
             and self.shape.kernel == (1, 1)
             and self.tile_rows == 1
             and position >= _LONG_POSITION_BYTES
-            and self.kernel.inputs[0].bytes > _NEAR_BYTES
+            and is_far(self.kernel.inputs[0])
         )
 
     @property

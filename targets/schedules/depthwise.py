@@ -21,12 +21,11 @@ from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue, tir
 from millifit.targets.schedules.choice import check_names, decided
 from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair, signature
+from millifit.targets.schedules.prefetch import LINE_BYTES, is_far
 from millifit.targets.schedules.tile import COLUMNS, row_tile, split_lanes
 from millifit.targets.target import Target
 
 _PARALLEL_MACS = 1_500_000
-# Maps larger than this are not in the nearest caches.
-_NEAR_BYTES, _LINE_BYTES = 128 << 10, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,15 +163,15 @@ class _Writer:
         """
         plan, kernel = self.plan, self.plan.kernel
         written: list[tir.Statement] = []
-        if lanes * np.dtype(plan.dtype).itemsize < _LINE_BYTES // 2:
+        if lanes * np.dtype(plan.dtype).itemsize < LINE_BYTES // 2:
             return written
-        if kernel.output.bytes > _NEAR_BYTES:
+        if is_far(kernel.output):
             at = (y * kernel.output.shape[2] + x) * plan.channels + channel
             written += [
                 tir.prefetch(self.buffers["output"], at + i * plan.channels, write=True)
                 for i in range(columns)
             ]
-        if kernel.inputs[0].bytes > _NEAR_BYTES:
+        if is_far(kernel.inputs[0]):
             last = y * plan.strides[0] - plan.pads[0] + (plan.size[0] - 1) * plan.dilations[0]
             column = x * plan.strides[1]
             for row in range(plan.strides[0]):

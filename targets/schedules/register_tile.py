@@ -10,6 +10,7 @@ import numpy as np
 from millifit.targets.schedules import epilogue, tir
 from millifit.targets.schedules.contraction_plan import Design
 from millifit.targets.schedules.dot import load_activation, load_weights, multiply_add
+from millifit.targets.schedules.prefetch import LINE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,6 @@ class Place:
     positions: int
     source_row: tir.Expr
 
-
-_LINE_BYTES = 64
 
 # Stores an accumulator: position in the tile, offset in the panel, value, lanes.
 Store = Callable[[int, int, tir.Expr, int], list[tir.Statement]]
@@ -103,7 +102,7 @@ class RegisterTile:
         written: list[tir.Statement] = []
         for name in self.plan.prefetched:
             buffer = self.buffers[name]
-            line = _LINE_BYTES // np.dtype(buffer.dtype).itemsize
+            line = LINE_BYTES // np.dtype(buffer.dtype).itemsize
             for spot in spots:
                 start = self._written_at(spot)
                 written += [
@@ -189,7 +188,7 @@ class RegisterTile:
 
         if not self.plan.prefetches_input:
             return some(tir.const(0), count)
-        line = _LINE_BYTES // (np.dtype(self.plan.dot.activation).itemsize * self.plan.dot.unit)
+        line = LINE_BYTES // (np.dtype(self.plan.dot.activation).itemsize * self.plan.dot.unit)
 
         def ahead(start: tir.Expr, number: int) -> list[tir.Statement]:
             _, read_at = self._reached(ky, kx, first + start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
-from kernels import convolve, tensor
+from kernels import convolve, run, tensor
 
 from millifit.targets.kernel import Kernel
 
@@ -96,3 +96,19 @@ def layer(case, *, precision: str, output: str, epilogue=()):
 def requantized(exact, scale, zero_point):
     """An int8 layer's sums as its uint8 output."""
     return np.clip(np.rint(exact.astype(np.float32) * scale) + zero_point, 0, 255)
+
+
+def assert_residual_is_added(target, case):
+    """An int8 convolution with a fused addition rounds twice, but for ties of the second."""
+    kernel, given, constants, exact = layer(
+        case, precision="int8", output="uint8", epilogue=("add",)
+    )
+    scale = IN_SCALE * constants["weight_scale"] / INNER_SCALE
+    inner = requantized(exact, scale, INNER_ZERO).astype(np.float64) - INNER_ZERO
+    residual = given[1][0].astype(np.float64) - RESIDUAL_ZERO
+    total = (inner * INNER_SCALE + residual * RESIDUAL_SCALE) / OUT_SCALE
+    wanted = np.clip(np.rint(total) + OUT_ZERO, 0, 255)
+    made = run(kernel, target, given, constants)[0]
+    ties = np.abs(np.abs(total - np.floor(total)) - 0.5) < 1e-4
+    np.testing.assert_array_equal(made[~ties], wanted[~ties])
+    assert np.abs(made - wanted).max() <= 1

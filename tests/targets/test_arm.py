@@ -15,12 +15,9 @@ from hypothesis import strategies as st
 from kernels import arm, run, tensor
 from layers import (
     IN_SCALE,
-    INNER_SCALE,
-    INNER_ZERO,
     OUT_SCALE,
     OUT_ZERO,
-    RESIDUAL_SCALE,
-    RESIDUAL_ZERO,
+    assert_residual_is_added,
     convolutions,
     layer,
     requantized,
@@ -90,17 +87,7 @@ def test_int8_depthwise_is_bit_exact(target, case):
 @given(case=convolutions(depthwise=False))
 def test_int8_convolution_with_residual(target, case):
     """A fused addition agrees with two roundings but for ties of the second."""
-    kernel, given_, constants, exact = layer(
-        case, precision="int8", output="uint8", epilogue=("add",)
-    )
-    scale = IN_SCALE * constants["weight_scale"] / INNER_SCALE
-    inner = requantized(exact, scale, INNER_ZERO).astype(np.float64) - INNER_ZERO
-    residual = given_[1][0].astype(np.float64) - RESIDUAL_ZERO
-    total = (inner * INNER_SCALE + residual * RESIDUAL_SCALE) / OUT_SCALE
-    wanted = np.clip(np.rint(total) + OUT_ZERO, 0, 255)
-    made = run(kernel, target, given_, constants)[0]
-    ties = np.abs(np.abs(total - np.floor(total)) - 0.5) < 1e-4
-    np.testing.assert_array_equal(made[~ties], wanted[~ties])
+    assert_residual_is_added(target, case)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
