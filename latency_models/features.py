@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from millifit.latency_models.prediction import Floats
 from millifit.targets.kernel import Kernel
 from millifit.targets.target import weight_bits
-
-Floats = npt.NDArray[np.float64]
 
 FEATURES = (
     "log_macs",

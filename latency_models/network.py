@@ -16,8 +16,7 @@ from typing import Self
 import numpy as np
 
 from millifit.errors import MeasurementError
-from millifit.latency_models.features import Floats
-from millifit.latency_models.prediction import Prediction
+from millifit.latency_models.prediction import Floats, Prediction
 from millifit.targets.timing import Failed
 
 # Errors of kernels that one model predicted go the same way to this extent.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from millifit.errors import DataError
-from millifit.latency_models.features import Floats, features, work
-from millifit.latency_models.prediction import Origin, Prediction
+from millifit.latency_models.features import features, work
+from millifit.latency_models.prediction import Floats, Origin, Prediction
 from millifit.latency_models.roofline import Roofline, fit_roofline
 from millifit.targets.kernel import Kernel
 

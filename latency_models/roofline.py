@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from millifit.latency_models.features import Floats
+from millifit.latency_models.prediction import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
