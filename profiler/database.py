@@ -11,42 +11,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from millifit.errors import RunFolderError
+from millifit.profiler.schema import STEPS
 
-_VERSION = 2
 _BUSY_S = 60.0
-_MEASURED = """
-CREATE TABLE environment (
-    id INTEGER PRIMARY KEY,
-    facts TEXT NOT NULL UNIQUE
-) STRICT;
-CREATE TABLE measurement (
-    key TEXT PRIMARY KEY,
-    target_key TEXT NOT NULL,
-    versions TEXT NOT NULL,
-    kernel TEXT NOT NULL,
-    policy TEXT NOT NULL,
-    environment INTEGER NOT NULL REFERENCES environment (id),
-    run_s TEXT,
-    failure TEXT,
-    CHECK ((run_s IS NULL) <> (failure IS NULL))
-) STRICT;
-CREATE INDEX measurement_target ON measurement (target_key);
-CREATE VIEW measured AS
-    SELECT m.rowid AS number, key, kernel, target_key, versions, policy, facts, run_s, failure
-    FROM measurement AS m JOIN environment AS e ON e.id = m.environment;
-"""
-_TUNED = """
-CREATE TABLE tuned (
-    key TEXT NOT NULL,
-    target_key TEXT NOT NULL,
-    versions TEXT NOT NULL,
-    kernel TEXT NOT NULL,
-    choice TEXT NOT NULL,
-    trials TEXT NOT NULL,
-    PRIMARY KEY (key, target_key, versions)
-) STRICT;
-"""
-_SCHEMA = _MEASURED + _TUNED
+_VERSION = len(STEPS)
 START_OVER = "Move the file away; it will be made anew, and what it held is measured again."
 
 
@@ -81,8 +49,10 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> None:
         )
     if version < 1:
         raise RunFolderError(f"'{path}' holds no measurements. {START_OVER}")
-    if version == 1:
-        _add_tuned(connection)
+    if version < _VERSION:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            _upgrade(connection)
 
 
 def _version_of(connection: sqlite3.Connection) -> int:
@@ -90,13 +60,12 @@ def _version_of(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _add_tuned(connection: sqlite3.Connection) -> None:
-    """Version 1 had no tuned kernels."""
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        if _version_of(connection) == 1:  # no other process was faster
-            connection.execute(_TUNED)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Take the steps that are left, within the transaction that is open."""
+    for step in STEPS[_version_of(connection) :]:  # none, where another process was faster
+        for statement in filter(str.strip, step.split(";")):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _create(path: Path) -> None:
@@ -113,7 +82,9 @@ def _create(path: Path) -> None:
                 # Readers and a writer do not block each other; kept in the file. Switching a file
                 # that others have open fails, so it is done before they can see it.
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
+                with connection:
+                    connection.execute("BEGIN")
+                    _upgrade(connection)
             made.rename(path)
     finally:
         os.close(folder)

@@ -15,6 +15,9 @@ from millifit.targets.timing import Failed, Samples, TimingPolicy
 class Measurement:
     """One kernel timed on one target. `versions` are those of the code generator and of millifit's
     schedules; `environment` is what the machine looked like (CPU, governor, load, ...).
+
+    `section` is the number of the profile's section it was taken in (see `section.Section`) and
+    `taken_at_s` when, in seconds since 1970; None where nobody noted it.
     """
 
     kernel: Kernel
@@ -23,6 +26,8 @@ class Measurement:
     policy: TimingPolicy
     environment: Mapping[str, str]
     outcome: Samples | Failed
+    section: int | None = None
+    taken_at_s: float | None = None
 
     @property
     def key(self) -> str:

@@ -4,30 +4,69 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from millifit.errors import RunFolderError
 from millifit.profiler.database import START_OVER, opened
 from millifit.profiler.measurement import Measurement
+from millifit.profiler.network_measurement import NetworkMeasurement
+from millifit.profiler.rows import (
+    Cell,
+    Row,
+    facts,
+    kernel_cells,
+    measurement_from,
+    network_cells,
+    network_from,
+    section_from,
+)
+from millifit.profiler.section import Section
 from millifit.profiler.tuned import Tuned, choice_from, trials_of
 from millifit.targets.kernel import Kernel
-from millifit.targets.timing import Failed, Samples, TimingPolicy
+
+Subject = TypeVar("Subject", Measurement, NetworkMeasurement)
+Value = TypeVar("Value")
 
 _BY_KEY = "SELECT * FROM measured WHERE key IN (SELECT value FROM json_each(?1))"
 _BY_TARGET = "SELECT * FROM measured WHERE ?1 IS NULL OR target_key = ?1 ORDER BY number"
-# What was measured stays; only a failure gives way, to a time.
 _INSERT = """
 INSERT INTO measurement
-    (key, target_key, versions, kernel, policy, environment, run_s, failure)
-VALUES (?, ?, ?, ?, ?, (SELECT id FROM environment WHERE facts = ?), ?, ?)
+    (key, target_key, versions, kernel, policy, environment, run_s, failure,
+     energy_j, section, taken_at_s)
+VALUES (?, ?, ?, ?, ?, (SELECT id FROM environment WHERE facts = ?), ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE
-SET run_s = excluded.run_s, failure = NULL, environment = excluded.environment
-WHERE measurement.failure IS NOT NULL AND excluded.run_s IS NOT NULL
+SET run_s = excluded.run_s, failure = excluded.failure, environment = excluded.environment,
+    energy_j = excluded.energy_j, section = excluded.section, taken_at_s = excluded.taken_at_s
 """
-
-_Row = tuple[int, str, str, str, str, str, str, str | None, str | None]
+# What was measured stays; only a failure gives way, to a time.
+_INSERT_NEW = _INSERT + "WHERE measurement.failure IS NOT NULL AND excluded.run_s IS NOT NULL"
+_SUPERSEDE = """
+INSERT INTO superseded
+SELECT key, environment, run_s, failure, energy_j, section, taken_at_s
+FROM measurement WHERE key = ?
+"""
+_INSERT_NETWORK = """
+INSERT INTO network
+    (key, target_key, versions, subject, calls, policies, environment, run_s, failure,
+     section, taken_at_s)
+VALUES (?, ?, ?, ?, ?, ?, (SELECT id FROM environment WHERE facts = ?), ?, ?, ?, ?)
+ON CONFLICT (key) DO NOTHING
+"""
+_NETWORKS = """
+SELECT key, subject, calls, policies, target_key, versions, facts, run_s, failure,
+    section, taken_at_s
+FROM network AS n JOIN environment AS e ON e.id = n.environment
+WHERE ?1 IS NULL OR target_key = ?1 ORDER BY n.rowid
+"""
+_SECTIONS = """
+SELECT number, target_key, versions, began_s, facts, anchors, shift, drifting
+FROM section AS s JOIN environment AS e ON e.id = s.environment
+WHERE ?1 IS NULL OR target_key = ?1 ORDER BY number
+"""
+_INSERT_ENVIRONMENT = "INSERT OR IGNORE INTO environment (facts) VALUES (?)"
 
 
 def default_store_path() -> Path:
@@ -54,24 +93,67 @@ class Store:
 
         One that is there already stays as it is, except that a time replaces a failure.
         """
+        return self._write(_INSERT_NEW, measurements, kernel_cells)
+
+    def supersede(self, *measurements: Measurement) -> None:
+        """Keep measurements in place of those that are there, which are set aside."""
+        keys = [(measurement.key,) for measurement in measurements]
         with opened(self._path) as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
-            environments = {_facts(m.environment) for m in measurements}
+            connection.executemany(_SUPERSEDE, keys)
+            _insert(connection, _INSERT, measurements, kernel_cells)
+
+    def superseded(self) -> int:
+        """How many measurements were set aside."""
+        with opened(self._path) as connection:
+            (number,) = connection.execute("SELECT count(*) FROM superseded").fetchone()
+        return int(number)
+
+    def add_networks(self, *measurements: NetworkMeasurement) -> int:
+        """Keep measurements of whole networks; returns how many were new."""
+        return self._write(_INSERT_NETWORK, measurements, network_cells)
+
+    def networks(self, target_key: str | None = None) -> list[NetworkMeasurement]:
+        """All networks that were measured, or those of one target, in order."""
+        return [m for _, m in self._read(_NETWORKS, target_key, network_from)]
+
+    def begin_section(
+        self, target_key: str, versions: str, *, began_s: float, environment: Mapping[str, str]
+    ) -> Section:
+        """A new section, numbered on."""
+        with opened(self._path) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_INSERT_ENVIRONMENT, (facts(environment),))
+            number = connection.execute(
+                "INSERT INTO section (target_key, versions, began_s, environment, anchors, "
+                "drifting) VALUES (?, ?, ?, (SELECT id FROM environment WHERE facts = ?), '{}', 0)",
+                (target_key, versions, began_s, facts(environment)),
+            ).lastrowid
+        return Section(
+            number=int(number or 0), target_key=target_key, versions=versions, began_s=began_s,
+            environment=environment, anchors={},
+        )  # fmt: skip
+
+    def judge(self, *sections: Section) -> None:
+        """Keep the anchors and the verdict of sections that have begun."""
+        rows = [(json.dumps(dict(s.anchors)), s.shift, s.drifting, s.number) for s in sections]
+        with opened(self._path) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
             connection.executemany(
-                "INSERT OR IGNORE INTO environment (facts) VALUES (?)",
-                [(facts,) for facts in sorted(environments)],
+                "UPDATE section SET anchors = ?, shift = ?, drifting = ? WHERE number = ?", rows
             )
-            before = connection.total_changes
-            connection.executemany(_INSERT, [_to_row(m) for m in measurements])
-            return connection.total_changes - before
+
+    def sections(self, target_key: str | None = None) -> list[Section]:
+        """All sections, or those of one target, in order."""
+        return [s for _, s in self._read(_SECTIONS, target_key, section_from)]
 
     def get(self, keys: Iterable[str]) -> dict[str, Measurement]:
         """The measurements of those keys that are there."""
-        return dict(self._read(_BY_KEY, json.dumps(list(keys))))
+        return dict(self._read(_BY_KEY, json.dumps(list(keys)), measurement_from))
 
     def measurements(self, target_key: str | None = None) -> list[Measurement]:
         """All measurements, or those of one target, in the order they were added."""
-        return [m for _, m in self._read(_BY_TARGET, target_key)]
+        return [m for _, m in self._read(_BY_TARGET, target_key, measurement_from)]
 
     def add_tuned(self, tuned: Tuned) -> None:
         """Keep a tuned kernel, in place of an earlier result of the same code."""
@@ -123,47 +205,41 @@ class Store:
             (number,) = connection.execute(query, (target_key,)).fetchone()
         return int(number)
 
-    def _read(self, query: str, parameter: str | None) -> list[tuple[str, Measurement]]:
+    def _write(
+        self,
+        statement: str,
+        measurements: Sequence[Subject],
+        cells_of: Callable[[Subject], tuple[Cell, ...]],
+    ) -> int:
+        with opened(self._path) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            return _insert(connection, statement, measurements, cells_of)
+
+    def _read(
+        self, query: str, parameter: str | None, value_of: Callable[[Row], Value]
+    ) -> list[tuple[str, Value]]:
         with opened(self._path) as connection:
             rows = connection.execute(query, (parameter,)).fetchall()
-            return [(row[1], self._from_row(row)) for row in rows]
-
-    def _from_row(self, row: _Row) -> Measurement:
-        try:
-            return _from_row(row)
-        except (ValueError, TypeError, KeyError) as error:
-            raise RunFolderError(
-                f"'{self._path}': measurement '{row[1]}' is damaged ({error}). {START_OVER}"
-            ) from error
-
-
-def _facts(environment: Mapping[str, str]) -> str:
-    return json.dumps(dict(environment), sort_keys=True)
+        found = []
+        for row in rows:
+            try:
+                found.append((str(row[0]), value_of(row)))
+            except (ValueError, TypeError, KeyError, IndexError) as error:
+                raise RunFolderError(
+                    f"'{self._path}': measurement '{row[0]}' is damaged ({error}). {START_OVER}"
+                ) from error
+        return found
 
 
-def _to_row(measurement: Measurement) -> tuple[str | None, ...]:
-    outcome = measurement.outcome
-    return (
-        measurement.key,
-        measurement.target_key,
-        measurement.versions,
-        json.dumps(measurement.kernel.to_dict()),
-        json.dumps(asdict(measurement.policy)),
-        _facts(measurement.environment),
-        json.dumps(outcome.run_s) if isinstance(outcome, Samples) else None,
-        outcome.reason if isinstance(outcome, Failed) else None,
-    )
-
-
-def _from_row(row: _Row) -> Measurement:
-    _, _, kernel, target_key, versions, policy, facts, run_s, failure = row
-    return Measurement(
-        kernel=Kernel.from_dict(json.loads(kernel)),
-        target_key=target_key,
-        versions=versions,
-        policy=TimingPolicy(**json.loads(policy)),
-        environment=json.loads(facts),
-        outcome=Failed(reason=failure or "")
-        if run_s is None
-        else Samples(run_s=tuple(json.loads(run_s))),
-    )
+def _insert(
+    connection: sqlite3.Connection,
+    statement: str,
+    measurements: Sequence[Subject],
+    cells_of: Callable[[Subject], tuple[Cell, ...]],
+) -> int:
+    """Run a statement for every measurement; returns how many rows it changed."""
+    environments = sorted({facts(measurement.environment) for measurement in measurements})
+    connection.executemany(_INSERT_ENVIRONMENT, [(each,) for each in environments])
+    before = connection.total_changes
+    connection.executemany(statement, [cells_of(measurement) for measurement in measurements])
+    return connection.total_changes - before

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 
 from millifit.profiler.measurement import Measurement, measurement_key
@@ -55,28 +56,67 @@ def measure(
     keys = {k: measurement_key(k, target.key, versions, policy) for k in dict.fromkeys(kernels)}
     missing = _missing(keys, store, retry_failed)
     if missing:
-        environment = describe_environment()
-        with ExitStack() as stack:
-            title = f"Measuring kernels on '{target.name}'"
-            advance = stack.enter_context(progress.stage(title, len(missing)))
+        title = f"Measuring kernels on '{target.name}'"
+        with progress.stage(title, len(missing)) as advance:
             wanted = _still_missing(missing, store, retry_failed, advance)
-            outcomes = timer.time_kernels(wanted, target, policy, seed=seed)
-            if isinstance(outcomes, Generator):  # so that an error here lets go of the machine
-                stack.enter_context(closing(outcomes))
-            for kernel, outcome in outcomes:
-                store.add(
-                    Measurement(
-                        kernel=kernel,
-                        target_key=target.key,
-                        versions=versions,
-                        policy=policy,
-                        environment=environment,
-                        outcome=outcome,
-                    )
-                )
+            for _ in take(
+                wanted, target=target, store=store, timer=timer, policy=policy,
+                environment=describe_environment(), seed=seed,
+            ):  # fmt: skip
                 advance(1)
     found = store.get(keys.values())
     return {kernel: found[key] for kernel, key in keys.items()}
+
+
+def take(
+    kernels: Iterable[Kernel],
+    *,
+    target: Target,
+    store: Store,
+    timer: KernelTimer,
+    policy: TimingPolicy,
+    environment: Mapping[str, str],
+    section: int | None = None,
+    again: bool = False,
+    seed: int = 0,
+    now: Callable[[], float] = time.time,
+) -> Iterator[Measurement]:
+    """Measure kernels, whether they are in the store or not; each is stored before it is given.
+
+    Where one is there already it stays, unless `again`: then it is set aside.
+    """
+    versions = code_versions()
+    outcomes = timer.time_kernels(kernels, target, policy, seed=seed)
+    with ExitStack() as stack:
+        if isinstance(outcomes, Generator):  # so that an error here lets go of the machine
+            stack.enter_context(closing(outcomes))
+        for kernel, outcome in outcomes:
+            measurement = Measurement(
+                kernel=kernel,
+                target_key=target.key,
+                versions=versions,
+                policy=policy,
+                environment=environment,
+                outcome=outcome,
+                section=section,
+                taken_at_s=now(),
+            )
+            if again:
+                store.supersede(measurement)
+            else:
+                store.add(measurement)
+            yield measurement
+
+
+def not_stored(
+    kernels: Iterable[Kernel], *, target: Target, store: Store, policy: TimingPolicy
+) -> Iterator[Kernel]:
+    """Those that are not in the store when their turn comes: others may measure, too."""
+    versions = code_versions()
+    for kernel in kernels:
+        key = measurement_key(kernel, target.key, versions, policy)
+        if key not in store.get([key]):
+            yield kernel
 
 
 def _missing(keys: Mapping[Kernel, str], store: Store, retry_failed: bool) -> dict[Kernel, str]:

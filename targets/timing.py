@@ -40,13 +40,20 @@ class TimingPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Seconds per run, in the order they were taken."""
+    """Seconds per run, in the order they were taken.
+
+    `energy_j` are the joules of a run, the mean over all samples: what the processor drew
+    meanwhile, idling included. None where the device does not say.
+    """
 
     run_s: tuple[float, ...]
+    energy_j: float | None = None
 
     def __post_init__(self) -> None:
         if not self.run_s or not all(math.isfinite(s) and s > 0 for s in self.run_s):
             raise ValueError(f"samples must be positive and finite seconds, got {self.run_s[:5]}")
+        if self.energy_j is not None and not (math.isfinite(self.energy_j) and self.energy_j >= 0):
+            raise ValueError(f"the energy of a run must be finite joules, got {self.energy_j}")
 
     @property
     def median_s(self) -> float:
@@ -105,10 +112,16 @@ def _values_outside(n: int) -> int:
     return outside
 
 
-def sample(run: Callable[[int], float], policy: TimingPolicy) -> Samples:
+def sample(
+    run: Callable[[int], float],
+    policy: TimingPolicy,
+    *,
+    drawn_j: Callable[[], float | None] = lambda: None,
+) -> Samples:
     """Time `run` under `policy`.
 
     `run(n)` runs the subject n times and returns the seconds taken by all of them together.
+    `drawn_j` are the joules drawn since some moment, None where nobody knows.
     """
     warm_until = time.perf_counter() + policy.warmup_s
     elapsed = run(1)
@@ -119,12 +132,20 @@ def sample(run: Callable[[int], float], policy: TimingPolicy) -> Samples:
     per_block = max(1, math.ceil(policy.block_s / max(elapsed, 1e-9)))
     stop = time.perf_counter() + policy.limit_s
     taken: list[float] = []
-    while True:
+    before_j = drawn_j()
+    while not _enough(taken, policy, late=time.perf_counter() > stop):
         taken.append(run(per_block) / per_block)
-        late = time.perf_counter() > stop and len(taken) >= _FEWEST_SAMPLES
-        if late or len(taken) >= policy.max_samples:
-            return Samples(run_s=tuple(taken))
-        if len(taken) >= policy.min_samples:
-            low, high = median_interval(taken)
-            if high - low <= policy.relative_interval * float(np.median(taken)):
-                return Samples(run_s=tuple(taken))
+    after_j = drawn_j()
+    energy_j = None
+    if before_j is not None and after_j is not None:
+        energy_j = max(0.0, after_j - before_j) / (per_block * len(taken))
+    return Samples(run_s=tuple(taken), energy_j=energy_j)
+
+
+def _enough(taken: Sequence[float], policy: TimingPolicy, *, late: bool) -> bool:
+    if (late and len(taken) >= _FEWEST_SAMPLES) or len(taken) >= policy.max_samples:
+        return True
+    if len(taken) < policy.min_samples:
+        return False
+    low, high = median_interval(taken)
+    return high - low <= policy.relative_interval * float(np.median(taken))

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import millifit
+from millifit.targets.runner.gpu_state import gpu_states
 
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "onnxruntime", "numpy", "millifit")
 _GENERATOR = ("apache-tvm", "apache-tvm-ffi")
@@ -29,6 +30,8 @@ def describe_environment() -> dict[str, str]:
         "cpu": _cpu_model(),
         "cores": str(len(os.sched_getaffinity(0))),
         "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "clock_mhz": _clock_mhz(),
+        "temperature_c": _temperature_c(),
         "load_1min": f"{os.getloadavg()[0]:.2f}",
         "kernel": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
@@ -36,6 +39,11 @@ def describe_environment() -> dict[str, str]:
         "python": platform.python_version(),
     }
     facts.update({package: _version(package) for package in _PACKAGES})
+    for number, gpu in enumerate(gpu_states()):
+        facts[f"gpu{number}"] = (
+            f"{gpu.name}, power_w {gpu.power_w}, temperature_c {gpu.temperature_c}, "
+            f"clock_hz {gpu.clock_hz}"
+        )
     return facts
 
 
@@ -73,6 +81,25 @@ def _cpu_model() -> str:
         if name.strip() in ("model name", "Model", "Hardware"):
             return value.strip()
     return platform.processor() or platform.machine()
+
+
+def _clock_mhz() -> str:
+    """The clock of the first core now, in MHz."""
+    governed = _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    if governed.isdecimal():
+        return f"{int(governed) / 1e3:.0f}"
+    for line in _lines("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() == "cpu MHz":
+            return value.strip()
+    return _UNREADABLE
+
+
+def _temperature_c(root: Path = Path("/sys/class/thermal")) -> str:
+    """The warmest zone of the machine, in degrees Celsius."""
+    zones = [_first_line(str(zone)) for zone in root.glob("thermal_zone*/temp")]
+    readable = [int(zone) for zone in zones if zone.lstrip("-").isdecimal()]
+    return f"{max(readable) / 1e3:.1f}" if readable else _UNREADABLE
 
 
 def _virtualization() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from millifit.targets.kernel import Kernel
+from millifit.targets.runner.energy import Rapl
 from millifit.targets.target import Target
 from millifit.targets.timing import Samples, TimingPolicy, sample
 
@@ -30,7 +31,9 @@ class KernelBench:
     kernel with other choices) can be timed in turn without compiling anything twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rapl: Rapl | None = None) -> None:
+        """`rapl` counts the energy of the runs; None where it is not to be read."""
+        self._drawn_j: Callable[[], float | None] = rapl.drawn_j if rapl else lambda: None
         self._subject: tuple[object, ...] = ()
         self._runs: dict[Kernel, Callable[[int], float]] = {}
         self._made: dict[Any, Any] = {}
@@ -39,8 +42,8 @@ class KernelBench:
         """Samples of a kernel on `target`, which must be this machine, under `policy`.
 
         A sample is the time inside the kernel: what it costs to call it from Python is measured
-        with an empty kernel of as many operands and subtracted. Raises CompileError where the code
-        cannot be generated.
+        with an empty kernel of as many operands and subtracted (its energy is not). Raises
+        CompileError where the code cannot be generated.
         """
         subject = (kernel.with_choice(()), target, policy.working_set_bytes, seed)
         if subject != self._subject:
@@ -50,7 +53,7 @@ class KernelBench:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            return sample(self._runs[kernel], policy)
+            return sample(self._runs[kernel], policy, drawn_j=self._drawn_j)
         finally:
             if collecting:
                 gc.enable()

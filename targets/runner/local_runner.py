@@ -121,7 +121,7 @@ class LocalRunner:
     ) -> Samples | Failed:
         child = self._ready_child(target.threads)
         try:
-            seconds = child.ask(
+            answer = child.ask(
                 "time_kernel",
                 timeout_s=self._timeout_s,
                 kernel=kernel.to_dict(),
@@ -129,7 +129,7 @@ class LocalRunner:
                 policy=dataclasses.asdict(policy),
                 seed=seed,
             )
-            return Samples(run_s=tuple(_seconds(seconds)))
+            return _samples(answer)
         except RequestFailedError as error:
             return Failed(reason=str(error)[:_REASON_CHARACTERS])
         except ChildLostError as error:
@@ -213,6 +213,15 @@ class _Entrant:
                 f"'{self._name}' ({self._contender.kind} at '{self._contender.path}') "
                 f"could not be timed: {error}"
             ) from error
+
+
+def _samples(answer: object) -> Samples:
+    """Check that a child answered with seconds and the energy of a run, or without energy."""
+    if not isinstance(answer, dict):
+        raise RequestFailedError(f"a child answered {json.dumps(answer)[:80]} in place of samples")
+    energy_j = answer.get("energy_j")
+    known = isinstance(energy_j, float) and math.isfinite(energy_j) and energy_j >= 0
+    return Samples(run_s=tuple(_seconds(answer.get("run_s"))), energy_j=energy_j if known else None)
 
 
 def _seconds(answer: object) -> Seconds:

@@ -22,6 +22,7 @@ import numpy as np
 from millifit.errors import MeasurementError
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array
+from millifit.targets.runner.energy import Rapl, rapl_domains
 from millifit.targets.runner.kernel_timing import KernelBench
 from millifit.targets.runner.network_timing import NetworkTimingPolicy
 from millifit.targets.target import Target
@@ -36,7 +37,7 @@ class Worker:
     """Answers requests; holds the network it was asked to load, or the operator it times."""
 
     def __init__(self) -> None:
-        self._bench = KernelBench()
+        self._bench = KernelBench(Rapl(rapl_domains()))
         self._infer: Infer | None = None
         self._resident_bytes = 0
 
@@ -58,14 +59,14 @@ class Worker:
             case unknown:
                 raise MeasurementError(f"unknown request {unknown!r}")
 
-    def _time_kernel(self, request: Request) -> list[float]:
+    def _time_kernel(self, request: Request) -> dict[str, object]:
         samples = self._bench.time(
             Kernel.from_dict(request["kernel"]),
             _target(request["target"]),
             TimingPolicy(**request["policy"]),
             seed=request["seed"],
         )
-        return list(samples.run_s)
+        return {"run_s": list(samples.run_s), "energy_j": samples.energy_j}
 
     def _load(self, request: Request) -> None:
         open_network = _IMPORTS[request["kind"]]()

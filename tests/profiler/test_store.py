@@ -8,16 +8,21 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from millifit.errors import RunFolderError
 from millifit.profiler.measurement import Measurement
+from millifit.profiler.network_measurement import NetworkMeasurement
+from millifit.profiler.rows import facts, kernel_cells
+from millifit.profiler.schema import STEPS
 from millifit.profiler.store import Store, default_store_path
 from millifit.profiler.tuned import Tuned
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import TensorType
+from millifit.targets.runner.network_timing import NetworkTimingPolicy
 from millifit.targets.timing import Failed, Samples, TimingPolicy
 
 
@@ -128,14 +133,25 @@ def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:
         Store(path).add(measured(1))
 
 
-def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """It had no table of tuned kernels; what it held stays, and kernels can be tuned."""
-    path = tmp_path / "s.sqlite"
-    Store(path).add(measured(1))
+def _earlier(path: Path, version: int) -> None:
+    """A store of an earlier version with one measurement."""
+    kept = measured(1)
     with sqlite3.connect(path) as raw:
-        raw.execute("DROP TABLE tuned")
-        raw.execute("PRAGMA user_version = 1")
-    assert Store(path).tuned("t1", "v") == []
+        for step in STEPS[:version]:
+            raw.executescript(step)
+        raw.execute("INSERT INTO environment (facts) VALUES (?)", (facts(kept.environment),))
+        raw.execute(
+            "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
+            (*kernel_cells(kept)[:5], *kernel_cells(kept)[6:8]),
+        )
+        raw.execute(f"PRAGMA user_version = {version}")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    """What it held stays; kernels can be tuned, networks measured and samples set aside."""
+    path = tmp_path / "s.sqlite"
+    _earlier(path, version)
     assert Store(path).measurements() == [measured(1)]
     tuned = Tuned(
         kernel=measured(1).kernel, target_key="t1", versions="v", choice=(("rows", 6),),
@@ -143,6 +159,66 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> N
     )  # fmt: skip
     Store(path).add_tuned(tuned)
     assert Store(path).tuned("t1", "v") == [tuned]
+    assert Store(path).networks() == []
+    again = replace(measured(1), outcome=Samples(run_s=(7.0,), energy_j=0.5), section=1)
+    Store(path).supersede(again)
+    assert Store(path).measurements() == [again]
+    assert Store(path).superseded() == 1
+
+
+def _upgrade(path: Path, start: object) -> None:
+    start.wait()  # type: ignore[attr-defined]
+    assert Store(path).count() == 1
+
+
+def test_processes_that_upgrade_at_once_do_it_once(tmp_path: Path) -> None:
+    """Three processes open a store of the first version at the same moment; all of them read it."""
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(3)
+    _earlier(tmp_path / "s.sqlite", 1)
+    readers = [
+        spawn.Process(target=_upgrade, args=(tmp_path / "s.sqlite", start)) for _ in range(3)
+    ]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert [reader.exitcode for reader in readers] == [0, 0, 0]
+
+
+def network(number: int, *, failed: bool = False) -> NetworkMeasurement:
+    """A network of three calls, two of which are of one kernel."""
+    one, other = measured(number).kernel, measured(number + 1).kernel
+    return NetworkMeasurement(
+        name="net", space="squares", architecture="depth=2", calls=(one, other, one),
+        kernel_policy=TimingPolicy(working_set_bytes=7), target_key="t1", versions="v",
+        policy=NetworkTimingPolicy(min_rounds=3), environment={"cpu": "a CPU"}, section=2,
+        outcome=Failed(reason="hung") if failed else Samples(run_s=(0.1 + 0.2, 0.3)),
+        taken_at_s=1e9 + 0.1,
+    )  # fmt: skip
+
+
+def test_networks_come_back_with_their_calls_in_order(tmp_path: Path) -> None:
+    """Calls, subject, policies and times are as they were; a network is kept once."""
+    store = Store(tmp_path / "s.sqlite")
+    kept = [network(1), network(5, failed=True)]
+    assert store.add_networks(*kept, network(1)) == 2
+    assert store.networks("t1") == kept
+    assert store.networks("t2") == []
+    assert dict(kept[0].repeats) == {measured(1).kernel: 2, measured(2).kernel: 1}
+
+
+def test_sections_are_numbered_on_and_judged_later(tmp_path: Path) -> None:
+    """A section has a number when it begins, and a verdict when its anchors were compared."""
+    store = Store(tmp_path / "s.sqlite")
+    first, second = (
+        store.begin_section("t1", "v", began_s=float(n), environment={"cpu": str(n)})
+        for n in range(2)
+    )
+    judged = replace(first, anchors={"k": 1e-3}, shift=0.31, drifting=True)
+    store.judge(judged)
+    assert store.sections("t1") == [judged, second]
+    assert second.number == first.number + 1
 
 
 def test_asking_for_tuned_kernels_makes_no_store(tmp_path: Path) -> None:

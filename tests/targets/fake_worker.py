@@ -36,9 +36,10 @@ def answer(request: dict[str, Any]) -> object:
             if how == "refuse":
                 raise ValueError("no rule for this shape")
             cores = float(len(os.sched_getaffinity(0)))
-            return {"cores": [cores], "pid": [float(os.getpid())] * 3, "zero": [0.0]}.get(
+            run_s = {"cores": [cores], "pid": [float(os.getpid())] * 3, "zero": [0.0]}.get(
                 how, [1e-3, 2e-3, 3e-3]
             )
+            return {"run_s": run_s, "energy_j": 0.25 if how == "metered" else None}
         case "load":
             misbehave(Path(request["path"]).name)
             return request["threads"]
