@@ -10,7 +10,9 @@ from millifit.profiler.packs.operators import (
     operator_name,
     precision_name,
 )
-from millifit.profiler.packs.table import texts, whole_numbers
+from millifit.profiler.packs.settings import Place, settings
+from millifit.profiler.packs.sheet import Sheet
+from millifit.profiler.packs.table import numbers, texts, whole_numbers
 from millifit.targets.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -51,4 +53,19 @@ def convolution_kernels(table: pd.DataFrame) -> list[Kernel]:
             epilogue="add" if fused else "",
         )
         for op, precision, fused, batch, in_ch, in_h, in_w, out_ch, kernel, stride, groups in rows
+    )
+
+
+def convolution_sheet(table: pd.DataFrame, source: str) -> Sheet:
+    """All rows; those that the source calls failed have no latency."""
+    place = Place(parts=("device", "runtime", "precision"))
+    return Sheet.of(
+        source,
+        convolution_kernels(table),
+        settings(table, place),
+        numbers(table, "latency_s"),
+        failures=[
+            "" if status == "ok" else f"{status}, says the source"
+            for status in texts(table, "status")
+        ],
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from millifit.profiler.packs.operators import (
@@ -10,14 +13,22 @@ from millifit.profiler.packs.operators import (
     operator_name,
     precision_name,
 )
-from millifit.profiler.packs.table import texts, whole_numbers
+from millifit.profiler.packs.settings import Place, settings
+from millifit.profiler.packs.sheet import Sheet, Subject, shared
+from millifit.profiler.packs.table import numbers, read_table, texts, whole_numbers
 from millifit.targets.kernel import Kernel
+from millifit.targets.network import TensorType
+from millifit.targets.target import Precision, activation_dtype
 
 if TYPE_CHECKING:
     import pandas as pd
 
 OPERATOR_COLUMNS = ("network", "op_index", "op_type", "in_hw", "out_hw", "n_inputs", "fused_ops")
 NETWORK_COLUMNS = ("network", "core_set", "cores_large", "threads", "size_bytes")
+
+
+OPERATORS_FILE = "mobile_gpu_ops.parquet"
+_DEVICE = Place(parts=("device", "delegate", "precision"))
 
 
 def mobile_op_kernels(table: pd.DataFrame) -> list[Kernel]:
@@ -59,3 +70,59 @@ def mobile_op_kernels(table: pd.DataFrame) -> list[Kernel]:
             n_inputs,
         ) in rows
     )  # fmt: skip
+
+
+def mobile_op_sheet(table: pd.DataFrame, source: str) -> Sheet:
+    """All rows; an operator that several networks have is one kernel with as many samples."""
+    return Sheet.of(
+        source, mobile_op_kernels(table), settings(table, _DEVICE), numbers(table, "latency_s")
+    )
+
+
+def mobile_network_sheet(table: pd.DataFrame, source: str, beside: Path) -> Sheet:
+    """All rows; where the folder `beside` has the table of operators, networks have their calls.
+
+    The operators are as the GPU fuses them. On a CPU the same ones are called in its precision:
+    nobody says how its runtime fuses them.
+    """
+    calls = _calls(beside / OPERATORS_FILE)
+    names, batches = texts(table, "network"), whole_numbers(table, "batch", 1)
+    precisions = [precision_name(name) for name in texts(table, "precision")]
+
+    @cache
+    def called(name: str, precision: Precision) -> tuple[Kernel, ...]:
+        return tuple(_in_precision(kernel, precision) for kernel in calls.get(name, ()))
+
+    subjects = shared(
+        Subject(name=name, batch=batch, calls=called(name, precision))
+        for name, batch, precision in zip(names, batches, precisions, strict=True)
+    )
+    return Sheet.of(
+        source,
+        subjects,
+        settings(table, replace(_DEVICE, detail="core_set")),
+        numbers(table, "latency_s"),
+        std_s=numbers(table, "latency_std_s"),
+    )
+
+
+def _calls(path: Path) -> dict[str, tuple[Kernel, ...]]:
+    """The kernels of every network, in order; nothing where there is no such file.
+
+    All devices list the same operators, so those of the first one are taken.
+    """
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    table = table[table["device"] == table["device"].iloc[0]].sort_values(["network", "op_index"])
+    found: dict[str, list[Kernel]] = {}
+    for name, kernel in zip(table["network"], mobile_op_kernels(table), strict=True):
+        found.setdefault(str(name), []).append(kernel)
+    return {name: tuple(kernels) for name, kernels in found.items()}
+
+
+def _in_precision(kernel: Kernel, precision: Precision) -> Kernel:
+    dtype = activation_dtype(precision)
+    inputs = tuple(TensorType(shape=each.shape, dtype=dtype) for each in kernel.inputs)
+    output = TensorType(shape=kernel.output.shape, dtype=dtype)
+    return replace(kernel, inputs=inputs, output=output, precision=precision)
