@@ -1,0 +1,244 @@
+"""What cannot be right in a table: rows that no device measured, and columns in another unit.
+
+Every row is judged by itself, against the other rows of its setting, and against what is known of
+the target already. The tests need the work of each row, ``[n, 2]`` of multiply-adds and bytes moved
+(see `latency_models.features.work`); networks, whose work nobody knows, have none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from millifit.profiler.packs.sheet import Floats, Setting, Sheet
+from millifit.targets.kernel import Kernel
+
+# No device computes or moves more, and none that runs networks is slower and takes this long.
+_MOST_MACS_PER_S = 1.5e15
+_MOST_BYTES_PER_S = 1e14
+_SLOW_S, _LEAST_PER_S = 10e-3, 1e6
+_SHORTEST_S, _LONGEST_S = 1e-9, 1e5
+# Calling a kernel takes longer than the first and, on any device, less than the second.
+_FASTEST_CALL_S, _SLOWEST_CALL_S = 30e-9, 2e-3
+# Repeated rows may differ by this factor, and by this many times what they usually do.
+_CONTRADICTION, _BEYOND_NOISE = 4.0, 8.0
+# Decades from the line through all rows of an operator: 1000x is 3.
+_ASIDE = 2.3
+_FEWEST_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was found: `bad` rows (places in the sheet, from 0) each with what is wrong, `doubts`
+    about all rows of a setting, such as its unit, and `notes` that are worth knowing.
+    """
+
+    bad: Mapping[int, str] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def check(
+    sheet: Sheet, work: Floats | None, known: Mapping[tuple[str, object], float] | None = None
+) -> Findings:
+    """Judge a sheet: `work` is ``[n, 2]``; `known` are seconds by (target's key, subject)."""
+    bad = dict(_no_latency(sheet))
+    if work is not None:
+        bad = _impossible(sheet, work) | bad
+    sound = np.array([row not in bad for row in range(len(sheet))], np.bool_) & sheet.timed
+    doubts: list[str] = []
+    aside: dict[int, str] = {}
+    notes: list[str] = []
+    for setting, rows in _by_setting(sheet):
+        kept = rows[sound[rows]]
+        told = _compared(sheet, setting, kept, known or {})
+        if not told and work is not None:
+            told = _other_unit(sheet, setting, rows, work, bad)
+        doubts += told
+        if work is not None:
+            aside |= _aside(sheet, kept, work)
+        else:
+            notes += _far_from_median(sheet, setting, kept)
+    bad = _contradictions(sheet, sound) | aside | bad
+    if sheet.unknown:
+        counts = ", ".join(f"'{name}' ({count} rows)" for name, count in sheet.unknown.items())
+        notes.append(f"operators that have no name here keep their own: {counts}")
+    return Findings(bad=dict(sorted(bad.items())), doubts=tuple(doubts), notes=tuple(notes))
+
+
+def _by_setting(sheet: Sheet) -> list[tuple[Setting, npt.NDArray[np.intp]]]:
+    found: dict[int, list[int]] = {}
+    for row, setting in enumerate(sheet.settings):
+        found.setdefault(id(setting), []).append(row)
+    return [(sheet.settings[rows[0]], np.array(rows)) for rows in found.values()]
+
+
+def _no_latency(sheet: Sheet) -> list[tuple[int, str]]:
+    """Rows that did not fail, but whose latency is none."""
+    seconds = sheet.latency_s
+    with np.errstate(invalid="ignore"):
+        fits = np.isfinite(seconds) & (seconds >= _SHORTEST_S) & (seconds <= _LONGEST_S)
+    found = []
+    for row in np.flatnonzero(~fits & sheet.timed).tolist():
+        value = float(seconds[row])
+        if math.isnan(value):
+            said = "it has no latency"
+        elif value <= 0 or math.isinf(value):
+            said = f"a latency of {value:g} s"
+        else:
+            said = f"a latency of {value:g} s is absurd"
+        found.append((row, said))
+    return found
+
+
+def _impossible(sheet: Sheet, work: Floats) -> dict[int, str]:
+    """Rows faster than any device, or so slow for so little work that nothing ran."""
+    seconds = np.where(sheet.timed & (sheet.latency_s > 0), sheet.latency_s, np.nan)
+    with np.errstate(invalid="ignore"):
+        macs_per_s, bytes_per_s = work[:, 0] / seconds, work[:, 1] / seconds
+        fast = (macs_per_s > _MOST_MACS_PER_S) | (bytes_per_s > _MOST_BYTES_PER_S)
+        slow = (seconds > _SLOW_S) & (np.maximum(macs_per_s, bytes_per_s) < _LEAST_PER_S)
+    found = {}
+    for row in np.flatnonzero(fast | slow).tolist():
+        rate = (
+            f"{macs_per_s[row]:.1e} multiply-adds and {bytes_per_s[row]:.1e} bytes per second, "
+            f"{'more' if fast[row] else 'less'} than any device"
+        )
+        found[row] = f"a latency of {seconds[row]:g} s means {rate}"
+    return found
+
+
+def _other_unit(
+    sheet: Sheet,
+    setting: Setting,
+    rows: npt.NDArray[np.intp],
+    work: Floats,
+    bad: Mapping[int, str],
+) -> list[str]:
+    """Whether all rows of a setting look 1000 times too fast or too slow."""
+    rows = rows[sheet.timed[rows] & (sheet.latency_s[rows] > 0)]
+    if len(rows) < _FEWEST_ROWS:
+        return []
+    seconds = sheet.latency_s[rows]
+    rate = np.max(work[rows] / seconds[:, None], axis=1)
+    judged = [row for row in rows.tolist() if row in bad]
+    fast = len(judged) > len(rows) / 2 and float(np.median(rate)) > _LEAST_PER_S
+    slow = len(judged) > len(rows) / 2 and not fast
+    # Where the best rows' rates leave most of a row's time unexplained, it is the call that costs.
+    best = np.quantile(work[rows] / seconds[:, None], 0.99, axis=0)
+    explained = np.max(work[rows] / best, axis=1) / seconds
+    calls = seconds[explained < 0.1]
+    call_s = float(calls.min()) if len(calls) else math.nan
+    if fast or float(np.quantile(seconds, 0.05)) < _FASTEST_CALL_S:
+        said = f"a kernel takes {np.median(seconds):.1e} s here, and the best rows compute "
+        said += f"{best[0]:.1e} multiply-adds per second"
+        return [f"{setting.target_key}: {said}; {_units(1e3)}"]
+    if slow or call_s > _SLOWEST_CALL_S:
+        said = f"even the smallest kernels take {np.min(seconds):.1e} s"
+        return [f"{setting.target_key}: {said}; {_units(1e-3)}"]
+    return []
+
+
+def _units(factor: float) -> str:
+    if factor > 1:
+        return "it looks 1000 times too fast or more: is the column in a larger unit?"
+    return "it looks 1000 times too slow or more: is the column in a smaller unit?"
+
+
+def _compared(
+    sheet: Sheet,
+    setting: Setting,
+    rows: npt.NDArray[np.intp],
+    known: Mapping[tuple[str, object], float],
+) -> list[str]:
+    """Whether the target is known, and its times are 1000 times these, or a thousandth."""
+    pairs = [(known.get((setting.target_key, sheet.subjects[row])), row) for row in rows.tolist()]
+    ratios = [math.log10(sheet.latency_s[row] / before) for before, row in pairs if before]
+    if not ratios:
+        return []
+    middle = float(np.median(ratios))
+    decades = round(middle / 3) * 3
+    if decades == 0 or abs(middle - decades) > 0.5:
+        return []
+    said = f"{len(ratios)} rows are known already, and take {10**middle:.3g} times as long here"
+    return [f"{setting.target_key}: {said}; {_units(10.0**-decades)}"]
+
+
+def _aside(sheet: Sheet, rows: npt.NDArray[np.intp], work: Floats) -> dict[int, str]:
+    """Rows far from the line of their operator: some may be in another unit than the rest."""
+    found: dict[int, str] = {}
+    ops: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        subject = sheet.subjects[row]
+        ops.setdefault(subject.op if isinstance(subject, Kernel) else "", []).append(row)
+    for op, mine in ops.items():
+        if len(mine) < _FEWEST_ROWS:
+            continue
+        decades = _residuals(np.log10(np.maximum(work[mine], 1.0)), np.log10(sheet.latency_s[mine]))
+        for place in np.flatnonzero(np.abs(decades) > _ASIDE).tolist():
+            row = mine[place]
+            factor = 10 ** float(decades[place])
+            found[row] = (
+                f"a latency of {sheet.latency_s[row]:g} s is {factor:.2g} times what the other "
+                f"rows of '{op}' lead one to expect: is it in another unit?"
+            )
+    return found
+
+
+def _residuals(x: Floats, y: Floats) -> Floats:
+    """What is left of y ``[n]`` after the line on x ``[n, k]`` of least absolute deviation.
+
+    The line does not fall below what the fastest rows take: that is what calling a kernel costs.
+    """
+    design = np.column_stack([x, np.ones(len(y))])
+    weights = np.ones(len(y))
+    for _ in range(12):
+        root = np.sqrt(weights)[:, None]
+        line, *_ = np.linalg.lstsq(design * root, y * root[:, 0], rcond=None)
+        residuals = y - design @ line
+        weights = 1.0 / np.maximum(np.abs(residuals), 0.05)
+    left: Floats = y - np.maximum(design @ line, np.quantile(y, 0.02))
+    return left
+
+
+def _contradictions(sheet: Sheet, sound: npt.NDArray[np.bool_]) -> dict[int, str]:
+    """Rows of one subject that differ far beyond what repeated rows of this table usually do."""
+    groups = [rows[sound[rows]] for rows in sheet.groups()] if len(sheet) else []
+    repeated = [rows for rows in groups if len(rows) > 1]
+    if not repeated:
+        return {}
+    spreads = np.array([np.ptp(np.log(sheet.latency_s[rows])) for rows in repeated])
+    # The usual spread is that of the others, or a single pair would excuse itself.
+    usual = float(np.median(spreads)) if len(repeated) >= _FEWEST_ROWS else 0.0
+    most = max(math.log(_CONTRADICTION), _BEYOND_NOISE * usual)
+    found = {}
+    for rows, spread in zip(repeated, spreads, strict=True):
+        if spread <= most:
+            continue
+        low, high = sheet.latency_s[rows].min(), sheet.latency_s[rows].max()
+        numbers = _listed([sheet.numbers[row] for row in rows.tolist()])
+        for row in rows.tolist():
+            found[row] = f"rows {numbers} are one measurement, but say {low:g} s to {high:g} s"
+    return found
+
+
+def _far_from_median(sheet: Sheet, setting: Setting, rows: npt.NDArray[np.intp]) -> list[str]:
+    """Whole networks that are thousands of times faster or slower than most of a table."""
+    if len(rows) < _FEWEST_ROWS:
+        return []
+    decades = np.abs(np.log10(sheet.latency_s[rows] / np.median(sheet.latency_s[rows])))
+    far = rows[decades > _ASIDE]
+    if not len(far):
+        return []
+    numbers = _listed([sheet.numbers[row] for row in far.tolist()])
+    said = "networks take less than 1/200 or more than 200 times the median: rows"
+    return [f"{setting.target_key}: {len(far)} of {len(rows)} {said} {numbers}"]
+
+
+def _listed(numbers: Sequence[int], most: int = 5) -> str:
+    shown = ", ".join(map(str, numbers[:most]))
+    return shown if len(numbers) <= most else f"{shown} and {len(numbers) - most} more"
