@@ -40,9 +40,12 @@ class NetworkMeasurement:
 
     @property
     def key(self) -> str:
-        """Calls, batch, target, versions and policy: never measured twice."""
+        """Calls, batch, target, versions and policy: never measured twice.
+
+        A network of a public table has no calls that anybody states; its names stand for them.
+        """
         return network_measurement_key(
-            self.calls,
+            self.calls or (self.name, self.space, self.architecture),
             batch=self.batch,
             target_key=self.target_key,
             versions=self.versions,
@@ -56,7 +59,7 @@ class NetworkMeasurement:
 
 
 def network_measurement_key(
-    calls: tuple[Kernel, ...],
+    calls: tuple[Kernel, ...] | tuple[str, str, str],
     *,
     batch: int,
     target_key: str,
@@ -64,6 +67,6 @@ def network_measurement_key(
     policy: NetworkTimingPolicy,
 ) -> str:
     """The identity of a network's measurement, before or after it was taken."""
-    kernels = [kernel.key for kernel in calls]
+    kernels = [call.key if isinstance(call, Kernel) else call for call in calls]
     text = json.dumps([kernels, batch, target_key, versions, asdict(policy)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
