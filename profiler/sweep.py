@@ -109,13 +109,23 @@ def take(
 
 
 def not_stored(
-    kernels: Iterable[Kernel], *, target: Target, store: Store, policy: TimingPolicy
+    kernels: Iterable[Kernel],
+    *,
+    target: Target,
+    store: Store,
+    policy: TimingPolicy,
+    on_found: Callable[[Measurement], None],
 ) -> Iterator[Kernel]:
-    """Those that are not in the store when their turn comes: others may measure, too."""
+    """Those that are not in the store when their turn comes: others may measure, too.
+
+    `on_found` is given the measurements of the others.
+    """
     versions = code_versions()
     for kernel in kernels:
         key = measurement_key(kernel, target.key, versions, policy)
-        if key not in store.get([key]):
+        if found := store.get([key]):
+            on_found(found[key])
+        else:
             yield kernel
 
 

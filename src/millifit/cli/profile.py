@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
 import typer
 from typer.core import TyperGroup
 
 from millifit.cli import options, profile_packs
 from millifit.cli.output import bars, show_facts, show_tuning, write_json
+from millifit.errors import UsageError
+
+_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+Subject = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="An ONNX file, a folder of them, or module:function."),
+]
+Space = Annotated[
+    str | None,
+    typer.Option("--space", metavar="NAME", help="A search space, e.g. mobilenet, not a model."),
+]
+For = Annotated[
+    str | None,
+    typer.Option("--for", metavar="60s|10m|1h", help="Stop after so long; the best comes first."),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        "--until", metavar="5%", help="Stop when the median held-out error is at most this."
+    ),
+]
 
 
 class ModelOrVerb(TyperGroup):
@@ -25,11 +51,13 @@ profile_packs.add_to(profile)
 
 @profile.callback()
 def _profile() -> None:
-    """Measure what a model's kernels cost on a target; resumes, and never measures twice.
+    """Measure what the kernels of models cost on a target; resumes, and never measures twice.
 
     \b
     Examples:
     millifit profile net.onnx
+    millifit profile models/ --for 10m
+    millifit profile --space mobilenet --for 15m --until 3%
     millifit profile net.onnx --threads 2 --store board.sqlite
     millifit profile show
     millifit profile export board.parquet
@@ -39,7 +67,10 @@ def _profile() -> None:
 
 @profile.command("measure")
 def measure(
-    model: options.Model,
+    model: Subject = None,
+    space: Space = None,
+    seconds: For = None,
+    until: Until = None,
     target: options.TargetName = None,
     threads: options.Threads = None,
     store: options.Store = None,
@@ -49,18 +80,30 @@ def measure(
     seed: options.Seed = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Measure the kernels of MODEL in several precisions; 'profile MODEL' is short for it."""
+    """Measure what MODEL, a folder of models or a search space is made of.
+
+    The most useful kernels come first; some whole networks are measured, too. 'profile MODEL' is
+    short for it.
+    """
     from millifit import pipeline
     from millifit.recipe import resolve_recipe
 
+    if (model is None) == (space is None):
+        raise UsageError(
+            "name what to profile: an ONNX file, a folder of them, module:function, or --space."
+        )
     given = {
-        "target": target, "threads": threads, "store": store, "input_shape": input_shape,
-        "tune": tune, "precisions": precisions, "seed": seed,
+        "model": model or space, "target": target, "threads": threads, "store": store,
+        "input_shape": input_shape, "tune": tune, "precisions": precisions, "seed": seed,
     }  # fmt: skip
-    flags = {key: value for key, value in given.items() if value is not None}
-    settings = resolve_recipe(flags={"model": model} | flags)
+    settings = resolve_recipe(
+        flags={key: value for key, value in given.items() if value is not None}
+    )
     found = pipeline.profile(
         model,
+        space=space,
+        seconds=None if seconds is None else duration_s(seconds),
+        until=None if until is None else share(until),
         target=settings.target,
         threads=settings.threads,
         store=settings.store,
@@ -72,4 +115,49 @@ def measure(
     )
     write_json(found, json)
     show_tuning(found["tuning"])
-    show_facts({name: value for name, value in found.items() if name != "tuning"})
+    show_facts(_facts(found))
+
+
+def duration_s(text: str) -> float:
+    """Seconds of ``60s``, ``10m``, ``1.5h`` or ``60``; UsageError for others, and for 0."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNIT_S else (text, "s")
+    try:
+        seconds = float(number) * _UNIT_S[unit]
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"--for must be a time above 0 like 60s, 10m or 1h, got '{text}'.")
+    return seconds
+
+
+def share(text: str) -> float:
+    """0.05 of ``5%``; UsageError for what is none, or not between 0 and 100 %."""
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = math.nan
+    if not (text.endswith("%") and 0 < value < 1):
+        raise UsageError(f"--until must be an error between 0% and 100% like 5%, got '{text}'.")
+    return value
+
+
+def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a person reads: counts in place of the long lists, shares as percentages."""
+    held_out, coverage = found["held_out"], found["coverage"]
+    facts = {
+        name: value
+        for name, value in found.items()
+        if name not in ("tuning", "networks", "sections", "fit_s") and value is not None
+    }
+    facts["networks"] = len(found["networks"])
+    facts["coverage"] = (
+        f"{coverage['measured']:.0%} of the time of {coverage['networks']} networks in measured "
+        f"kernels, {coverage['families']:.0%} in known families"
+    )
+    if held_out is not None:
+        facts["held_out"] = (
+            f"median error {held_out['median']:.1%}, {held_out['within_10']:.0%} within 10 %, "
+            f"n={held_out['n']}"
+        )
+    facts["elapsed_s"] = f"{found['elapsed_s']:.1f} s"
+    return facts

@@ -1,4 +1,4 @@
-"""Profile a device, and predict latencies from a profile."""
+"""Predict latencies from a profile."""
 
 from __future__ import annotations
 
@@ -11,80 +11,19 @@ from millifit.models import load_model
 from millifit.pipeline.conclude import without_rule
 from millifit.pipeline.precisions import offered, variant
 from millifit.pipeline.pricing import Prices, working_bytes
-from millifit.pipeline.tuning import stored_choices, tune_programs
-from millifit.pipeline.workbench import (
-    Timer,
-    local_target,
-    open_store,
-    plain_interval,
-    timing,
-)
-from millifit.profiler.store import default_store_path
+from millifit.pipeline.tuning import stored_choices
+from millifit.pipeline.workbench import open_store, plain_interval
 from millifit.progress import SILENT, Progress
 from millifit.targets.catalog import find_target
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.program import Program
 from millifit.targets.target import INTEGER, Precision, Target
-from millifit.targets.timing import Failed
 
 if TYPE_CHECKING:
     from millifit.compress.quantize.ranges import Range
 
 Shape = tuple[int, ...] | None
-
-
-def profile(
-    model: str,
-    *,
-    target: str = "local",
-    threads: int = 1,
-    store: str | None = None,
-    input_shape: Shape = None,
-    progress: Progress = SILENT,
-    seed: int = 0,
-    tune: float | None = None,
-    precisions: tuple[Precision, ...] | None = None,
-    timer: Timer | None = None,
-) -> dict[str, Any]:
-    """Measure the kernels of a model in several precisions on a target; resumes.
-
-    The kernels of a precision are those of the network with every layer in it that can be; their
-    time does not depend on the scales, so no data is needed. `precisions` are as for a fit. With
-    `tune` the kernels are tuned first, for so many seconds.
-    """
-    network = load_model(model, input_shape=input_shape).network
-    device = local_target(target, threads)
-    programs = programs_of(network, device, seed, precisions=precisions)
-    kept = open_store(store)
-    with timing(timer, progress) as chosen:
-        report = None
-        if tune is not None:
-            report = tune_programs(
-                programs, target=device, network_bytes=working_bytes(network), store=kept,
-                timer=chosen, seconds=tune, progress=progress, seed=seed,
-            )  # fmt: skip
-        prices = Prices(
-            target=device, network_bytes=working_bytes(network), store=kept, timer=chosen,
-            progress=progress, seed=seed, choices=stored_choices(kept, device),
-        )  # fmt: skip
-        total = prices.measure([k for program in programs.values() for k in program.kernels])
-    failures = [
-        {"kernel": kernel.op, "reason": each.outcome.reason}
-        for kernel, each in total.items()
-        if isinstance(each.outcome, Failed)
-    ]
-    return {
-        "model": network.name,
-        "target": device.name,
-        "threads": threads,
-        "kernels": len(total),
-        "failed": failures,
-        "sum_of_kernels_s": {name: prices.sum_of(each) for name, each in programs.items()},
-        "without_rule": without_rule(programs["fp32"]),
-        "tuning": report,
-        "store": str(store or default_store_path()),
-    }
 
 
 def programs_of(
