@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 
 from millifit.report.chart import (
     Chart,
@@ -16,49 +13,21 @@ from millifit.report.chart import (
     reference_intervals,
     span,
 )
+from millifit.report.document import chart_section, document, table
 from millifit.report.kernel_charts import kernel_times, layer_choices, waterfall
 from millifit.report.network_charts import latency, pareto, prediction
 from millifit.report.result import Interval, Result, Subject
-
-# Neither a script of someone else's nor a request leaves the page.
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-)
 
 
 def render_page(result: Result) -> str:
     """The whole page as text."""
     shown = _charts(result)
-    figures = [{"key": c.key, "traces": c.traces, "layout": c.layout} for c in shown]
-    sections = [
-        _summary(result),
-        *map(_chart_section, shown),
-        _without_rule(result),
-        _facts(result),
-    ]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{escape(result.model)} on {escape(result.target)} – millifit</title>
-<link rel="icon" href="data:,">
-<style>{_asset("page.css")}</style>
-</head>
-<body>
-{_header(result)}
-<main>
-<noscript>The charts need JavaScript; the tables below them have the same numbers.</noscript>
-{"".join(sections)}
-</main>
-<footer>Written by millifit. This page is complete in itself and loads nothing.</footer>
-<script type="application/json" id="figures">{_json(figures)}</script>
-<script>{_plotly()}</script>
-<script>{_asset("page.js")}</script>
-</body>
-</html>
-"""
+    return document(
+        f"{result.model} on {result.target}",
+        _header(result),
+        [_summary(result), *map(chart_section, shown), _without_rule(result), _facts(result)],
+        shown,
+    )
 
 
 def _charts(result: Result) -> list[Chart]:
@@ -145,11 +114,11 @@ def _summary(result: Result) -> str:
         "network", "median, ms", "95 % interval, ms", "of baseline", "accuracy, %", "size, MB",
         "peak memory, MB",
     )  # fmt: skip
-    table = _table(columns, rows, caption="Measured interleaved in one run.")
+    measured = table(columns, rows, caption="Measured interleaved in one run.")
     said = f"{milliseconds(result.predicted_s.median, 3)} ms ({span(result.predicted_s)})"
     note = f"The latency model had predicted {said} for the compressed network."
     return f"""<section><h2>Summary</h2>
-<div class="scroll" tabindex="0">{table}</div>
+<div class="scroll" tabindex="0">{measured}</div>
 <p class="soft after">{note}</p></section>"""
 
 
@@ -171,75 +140,19 @@ def _ratio(value: float, to: float) -> str:
     return f"{value / to:.2f}" if to else "–"
 
 
-def _chart_section(chart: Chart) -> str:
-    table = _table(chart.columns, chart.rows, caption=f"{chart.title}, in numbers")
-    spoken = f"{chart.title}: the table below has the numbers"
-    return f"""<section aria-labelledby="{chart.key}-title">
-<h2 id="{chart.key}-title">{chart.title}</h2>
-<p class="soft">{escape(chart.text)}</p>
-<div class="chart" id="{chart.key}" role="img" aria-label="{spoken}"></div>
-<details><summary>The numbers as a table</summary>
-<div class="scroll" tabindex="0">{table}</div></details>
-</section>"""
-
-
 def _without_rule(result: Result) -> str:
     if not result.without_rule:
         return ""
-    table = _table(("node", "operator"), [(n.node, n.op) for n in result.without_rule])
+    nodes = table(("node", "operator"), [(n.node, n.op) for n in result.without_rule])
     return f"""<section><h2>Operators without a schedule of their own</h2>
 <p class="soft">They run, and are in every measurement, but nothing was done to make them fast.</p>
-<div class="scroll" tabindex="0">{table}</div></section>"""
+<div class="scroll" tabindex="0">{nodes}</div></section>"""
 
 
 def _facts(result: Result) -> str:
-    environment = _table(("what", "value"), sorted(result.environment.items()))
+    environment = table(("what", "value"), sorted(result.environment.items()))
     rows = [(stage.name, f"{stage.seconds:.1f}") for stage in result.stages]
     rows.append(("all", f"{sum(stage.seconds for stage in result.stages):.1f}"))
-    stages = _table(("stage", "seconds"), rows)
+    stages = table(("stage", "seconds"), rows)
     return f"""<div class="pair"><section><h2>Environment</h2>{environment}</section>
 <section><h2>Stages of the run</h2>{stages}</section></div>"""
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
-    """A table with a header row and a header column; columns of numbers are set right."""
-    body = list(rows)
-    numeric = [_is_numeric([row[i] for row in body]) for i in range(len(columns))]
-    head = "".join(
-        f'<th scope="col"{_number(numeric[i])}>{escape(name)}</th>'
-        for i, name in enumerate(columns)
-    )
-    lines = "".join(f"<tr>{_cells(row, numeric)}</tr>" for row in body)
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-
-
-def _cells(row: Sequence[str], numeric: Sequence[bool]) -> str:
-    first = f'<th scope="row">{escape(row[0])}</th>'
-    rest = zip(row[1:], numeric[1:], strict=True)
-    return first + "".join(f"<td{_number(right)}>{escape(cell)}</td>" for cell, right in rest)
-
-
-def _number(right: bool) -> str:
-    return ' class="number"' if right else ""
-
-
-def _is_numeric(cells: Sequence[str]) -> bool:
-    filled = [cell for cell in cells if cell not in ("", "–")]
-    return bool(filled) and all(set(cell) <= set("0123456789.+−–×") for cell in filled)
-
-
-def _json(value: object) -> str:
-    """JSON that may stand inside a script element: no '<' can close it."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _asset(name: str) -> str:
-    return files("millifit.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
