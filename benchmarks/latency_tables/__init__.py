@@ -1,0 +1,1 @@
+"""The tables of `benchmarks.latency`: one file each, with its protocol and its baseline."""
