@@ -85,25 +85,31 @@ class _Family:
         self._allowed = allowed[rows] & ~measured[rows]
         self._alike = _likeness(x[rows], measured[rows])  # [members, members]
         self._covered = (self._alike * measured[rows]).max(axis=1, initial=0.0)
-        self._gains = self._gained()
+        more = np.maximum(self._alike - self._covered, 0.0)  # [candidate, kernel]
+        # What a kernel gains only falls as others are chosen: old gains are upper bounds.
+        self._most: Floats = np.where(self._allowed, more @ self._error, 0.0)
 
     @property
     def gain(self) -> float:
         """By how much the next one would lower the error; 0 where there is none."""
-        return float(self._gains.max(initial=0.0))
+        return float(self._most[self._best()])
 
     def take(self) -> int:
         """Choose the next one; returns its row."""
-        best = int(self._gains.argmax())
-        self._allowed[best] = False
+        best = self._best()
+        self._most[best] = 0.0
         self._covered = np.maximum(self._covered, self._alike[best])
-        self._gains = self._gained()
         return int(self._rows[best])
 
-    def _gained(self) -> Floats:
-        more = np.maximum(self._alike - self._covered, 0.0)  # [candidate, kernel]
-        gains: Floats = np.where(self._allowed, more @ self._error, 0.0)
-        return gains
+    def _best(self) -> int:
+        """The member that gains the most; its entry in `_most` is exact."""
+        while True:
+            best = int(self._most.argmax())
+            bound = self._most[best]
+            gain = np.maximum(self._alike[best] - self._covered, 0.0) @ self._error
+            if bound <= 0 or gain >= bound * (1 - 1e-9):
+                return best
+            self._most[best] = gain
 
 
 def _likeness(x: Floats, measured: Flags) -> Floats:

@@ -52,18 +52,31 @@ def shifts(readings: Sequence[Reading]) -> Shifts:
     log_s = np.array([[_log(reading.get(name)) for name in names] for reading in readings])
     usual = np.array([_lower_median(column) for column in log_s.T])
     apart = log_s - usual  # [readings, anchors]
-    common = np.nanmedian(apart, axis=1)
-    disagreement = np.abs(apart - common[:, None])
-    sigma = _SIGMA_OF_MAD * float(np.nanmedian(disagreement))
-    error = _MEDIAN_ERROR * sigma / math.sqrt(len(names))
+    common = np.array([_median(row) for row in apart])
+    # A median of few follows each of them, so their distances from it are a little too small.
+    freedom = math.sqrt(len(names) / max(1, len(names) - 1))
+    sigma = _SIGMA_OF_MAD * freedom * _median(np.abs(apart - common[:, None]).ravel())
+    error = _MEDIAN_ERROR * sigma / math.sqrt(max(1, len(names)))
     return Shifts(
         relative=tuple(float(shift) for shift in np.expm1(common)),
         noise=max(math.log1p(_LEAST_SHIFT), _SIGMAS * error),
     )
 
 
+def slower(reading: Reading, *, than: Reading) -> float | None:
+    """By which share one reading is slower than another one: the median over anchors of both."""
+    ratios = [reading[name] / than[name] for name in reading.keys() & than.keys()]
+    return float(np.median(ratios)) - 1 if ratios else None
+
+
 def _log(seconds: float | None) -> float:
     return math.nan if seconds is None else math.log(seconds)
+
+
+def _median(values: _Floats) -> float:
+    """The median of those that are numbers; 0 where there are none."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else 0.0
 
 
 def _lower_median(column: _Floats) -> float:

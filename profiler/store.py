@@ -48,13 +48,20 @@ INSERT INTO superseded
 SELECT key, environment, run_s, failure, energy_j, section, taken_at_s
 FROM measurement WHERE key = ?
 """
+_SUPERSEDE_NETWORK = """
+INSERT INTO superseded
+SELECT key, environment, run_s, failure, NULL, section, taken_at_s FROM network WHERE key = ?
+"""
 _INSERT_NETWORK = """
 INSERT INTO network
     (key, target_key, versions, subject, calls, policies, environment, run_s, failure,
      section, taken_at_s)
 VALUES (?, ?, ?, ?, ?, ?, (SELECT id FROM environment WHERE facts = ?), ?, ?, ?, ?)
-ON CONFLICT (key) DO NOTHING
+ON CONFLICT (key) DO UPDATE
+SET run_s = excluded.run_s, failure = excluded.failure, environment = excluded.environment,
+    section = excluded.section, taken_at_s = excluded.taken_at_s
 """
+_INSERT_NEW_NETWORK = _INSERT_NETWORK + "WHERE FALSE"
 _NETWORKS = """
 SELECT key, subject, calls, policies, target_key, versions, facts, run_s, failure,
     section, taken_at_s
@@ -111,7 +118,14 @@ class Store:
 
     def add_networks(self, *measurements: NetworkMeasurement) -> int:
         """Keep measurements of whole networks; returns how many were new."""
-        return self._write(_INSERT_NETWORK, measurements, network_cells)
+        return self._write(_INSERT_NEW_NETWORK, measurements, network_cells)
+
+    def supersede_networks(self, *measurements: NetworkMeasurement) -> None:
+        """Keep measurements of networks in place of those that are there, which are set aside."""
+        with opened(self._path) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_SUPERSEDE_NETWORK, [(each.key,) for each in measurements])
+            _insert(connection, _INSERT_NETWORK, measurements, network_cells)
 
     def networks(self, target_key: str | None = None) -> list[NetworkMeasurement]:
         """All networks that were measured, or those of one target, in order."""

@@ -42,6 +42,13 @@ TUNING = {
     ]
 }  # fmt: skip
 
+PROFILE: dict[str, Any] = {
+    "model": "net", "space": None, "stopped": "complete", "skipped": [], "elapsed_s": 61.25,
+    "kernels": 3, "failed": [], "networks": [{"name": "net"}], "sections": [], "fit_s": 0.1,
+    "coverage": {"measured": 0.5, "families": 1.0, "networks": 2}, "level_shift": None,
+    "held_out": {"n": 21, "median": 0.031, "within_10": 0.9},
+}  # fmt: skip
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
@@ -50,7 +57,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
     kernel = result["kernels"]["baseline"][0]
     answers: dict[str, Any] = {
         "fit": result,
-        "profile": {"measured": 3, "tuning": TUNING},
+        "profile": PROFILE | {"tuning": TUNING},
         "predict": {
             "model": "net.onnx",
             "target": "local",
@@ -201,6 +208,51 @@ def test_profile_takes_a_model_at_once(calls: Calls) -> None:
     assert first == second
     assert first[0:2] == ("profile", ("net.onnx",))
     assert first[2]["threads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds", "until"),
+    [
+        ("--space mobilenet --for 60s", 60.0, None),
+        ("--space mobilenet --for 1.5m --until 5%", 90.0, 0.05),
+        ("--space mobilenet --for 1h", 3600.0, None),
+        ("net.onnx --for 60", 60.0, None),
+        ("models/ --until 2.5%", None, 0.025),
+        ("net.onnx", None, None),
+    ],
+)
+def test_profile_takes_limits_with_units(
+    calls: Calls, line: str, seconds: float | None, until: float | None
+) -> None:
+    """Times in seconds, minutes or hours; an error in percent; what is known is said in words."""
+    done = run_line(f"profile {line}")
+    assert done.exit_code == 0
+    ((_, (model,), options),) = calls
+    assert (model is None) == (options["space"] == "mobilenet")
+    assert (options["seconds"], options["until"]) == (seconds, pytest.approx(until))
+    words = " ".join(done.stdout.split())
+    assert "50% of the time of 2 networks in measured kernels, 100% in known families" in words
+    assert "median error 3.1%, 90% within 10 %, n=21" in words
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--space mobilenet --for 0s", "--for must be a time above 0 like 60s, 10m or 1h"),
+        ("--space mobilenet --for abc", "got 'abc'"),
+        ("--space mobilenet --for -5m", "got '-5m'"),
+        ("--space mobilenet --for nan", "got 'nan'"),
+        ("--space mobilenet --until 200%", "--until must be an error between 0% and 100%"),
+        ("--space mobilenet --until 0.05", "like 5%, got '0.05'"),
+        ("net.onnx --space mobilenet", "name what to profile"),
+        ("--threads 1", "name what to profile"),
+    ],
+)
+def test_profile_says_which_limits_there_are(calls: Calls, line: str, said: str) -> None:
+    """A limit without sense is wrong use, and the message shows one with sense."""
+    done = run_line(f"profile {line}")
+    assert (done.exit_code, calls) == (2, [])
+    assert said in done.stderr
 
 
 def test_predict_shows_kernels_and_interval(calls: Calls, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Profiling a device and predicting from the profile."""
+"""Predicting from a profile."""
 
 from __future__ import annotations
 
@@ -6,32 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_with_time import paper_bundle
 from roofline import RooflineTimer, kernel_s
 
-from millifit.errors import MeasurementError, TargetError
+from millifit.errors import MeasurementError
 from millifit.pipeline import predict, profile
-from millifit.profiler.store import Store
-from millifit.targets.timing import Failed
 
 
 def measured(model: Path, store: Path) -> tuple[dict[str, Any], RooflineTimer]:
     timer = RooflineTimer()
-    return profile(str(model), store=str(store), timer=timer), timer
-
-
-def test_profile_measures_both_precisions_once(model: Path, tmp_path: Path) -> None:
-    """All kernels in fp32 and int8 are stored; the same call again measures nothing."""
-    store = tmp_path / "store.sqlite"
-    found, timer = measured(model, store)
-    assert {kernel.precision for kernel in timer.kernels} == {"fp32", "int8"}
-    assert found["kernels"] == len(timer.kernels) == Store(store).count()
-    assert found["failed"] == []
-    assert found["without_rule"] == []
-    assert (found["model"], found["target"], found["threads"]) == ("tiny", "local", 1)
-    assert found["sum_of_kernels_s"]["int8"] < found["sum_of_kernels_s"]["fp32"]
-    again, idle = measured(model, store)
-    assert idle.kernels == []
-    assert again["sum_of_kernels_s"] == found["sum_of_kernels_s"]
+    return profile(str(model), store=str(store), timer=timer, build=paper_bundle), timer
 
 
 def test_prediction_adds_up_what_was_measured(model: Path, tmp_path: Path) -> None:
@@ -73,26 +57,3 @@ def test_prediction_without_a_profile_says_how_to_get_one(model: Path, tmp_path:
     measured(model, store)
     with pytest.raises(MeasurementError, match="nothing was measured on target 'rpi4'"):
         predict(str(model), target="rpi4", store=str(store))
-
-
-def test_kernels_that_fail_are_named(model: Path, tmp_path: Path) -> None:
-    """A kernel that cannot be timed is part of the answer, with the reason."""
-
-    class Failing(RooflineTimer):
-        def time_kernels(self, *arguments: Any, **options: Any) -> Any:
-            for kernel, outcome in super().time_kernels(*arguments, **options):
-                bad = kernel.op == "dense" and kernel.precision == "int8"
-                yield kernel, Failed(reason="killed by signal 11") if bad else outcome
-
-    found = profile(str(model), store=str(tmp_path / "store.sqlite"), timer=Failing())
-    assert found["failed"] == [{"kernel": "dense", "reason": "killed by signal 11"}]
-    assert found["sum_of_kernels_s"]["int8"] is None  # infinity is no JSON
-    assert found["sum_of_kernels_s"]["fp32"] < 1
-
-
-def test_device_elsewhere_cannot_be_profiled(model: Path, tmp_path: Path) -> None:
-    """A target that is not this machine is refused before anything is stored."""
-    store = tmp_path / "store.sqlite"
-    with pytest.raises(TargetError, match="'rpi5' cannot be reached from here"):
-        profile(str(model), target="rpi5", store=str(store), timer=RooflineTimer())
-    assert not store.exists()

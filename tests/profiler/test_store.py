@@ -205,6 +205,10 @@ def test_networks_come_back_with_their_calls_in_order(tmp_path: Path) -> None:
     assert store.add_networks(*kept, network(1)) == 2
     assert store.networks("t1") == kept
     assert store.networks("t2") == []
+    again = replace(network(1), outcome=Samples(run_s=(0.2,)), section=3)
+    store.supersede_networks(again)
+    assert store.networks() == [again, kept[1]]
+    assert store.superseded() == 1
     assert dict(kept[0].repeats) == {measured(1).kernel: 2, measured(2).kernel: 1}
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from millifit.cli import options, profile_packs
+from millifit.cli import options, predicting, profile_packs
 from millifit.cli.output import bars, show_facts, show_tuning, write_json
 from millifit.errors import UsageError
 
@@ -47,6 +47,7 @@ class ModelOrVerb(TyperGroup):
 
 profile = typer.Typer(cls=ModelOrVerb, no_args_is_help=True)
 profile_packs.add_to(profile)
+profile.command("learn")(predicting.learn)
 
 
 @profile.callback()
@@ -147,7 +148,8 @@ def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         name: value
         for name, value in found.items()
-        if name not in ("tuning", "networks", "sections", "fit_s") and value is not None
+        if name not in ("tuning", "networks", "sections", "fit_s", "level_shift")
+        and value is not None
     }
     facts["networks"] = len(found["networks"])
     facts["coverage"] = (

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from millifit.pipeline.profile_pool import Item
 from millifit.profiler.anchors import choose_anchors, enough
-from millifit.profiler.drift import Reading, shifts
+from millifit.profiler.drift import Reading, shifts, slower
 from millifit.profiler.section import Section
 from millifit.targets.kernel import Kernel
 from millifit.targets.target import Target
@@ -32,6 +32,10 @@ class Watch:
         self._readings: list[Reading] = []
         self._sections: list[Section] = []
         self._tries: Counter[Item] = Counter()
+        self.level: float | None = None
+        """By which share the machine is slower now than when the profile was begun; None where this
+        run is the first.
+        """
 
     @property
     def sections(self) -> tuple[Section, ...]:
@@ -53,6 +57,8 @@ class Watch:
         """Choose the anchors and take the first reading, if enough is measured for it."""
         if not self._anchors and self._choose(measured):
             self._readings.append(self._read())
+            then = self._as_measured(measured)
+            self.level = slower(self._readings[0], than=then)
 
     def end_section(self, section: Section, measured: Mapping[Item, float]) -> tuple[Section, ...]:
         """Read the anchors at the end of a section; returns all sections with their verdicts.
@@ -61,13 +67,7 @@ class Watch:
         when they were measured.
         """
         if not self._anchors and self._choose(measured):
-            self._readings.append(
-                {
-                    kernel.key: measured[kernel, policy]
-                    for policy, kernels in self._anchors.items()
-                    for kernel in kernels
-                }
-            )
+            self._readings.append(self._as_measured(measured))
         if not self._anchors:
             self._sections.append(section)
             return self.sections
@@ -97,6 +97,14 @@ class Watch:
     def can_repeat(self, in_doubt: Iterable[Item]) -> bool:
         """Whether anything is left that may be measured again."""
         return any(self._tries[item] < _RETRIES for item in in_doubt)
+
+    def _as_measured(self, measured: Mapping[Item, float]) -> Reading:
+        """What the anchors took when they were measured like any other kernel."""
+        return {
+            kernel.key: measured[kernel, policy]
+            for policy, kernels in self._anchors.items()
+            for kernel in kernels
+        }
 
     def _choose(self, measured: Mapping[Item, float]) -> bool:
         """Anchors of the way of timing that most kernels have."""

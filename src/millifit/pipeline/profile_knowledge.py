@@ -66,7 +66,9 @@ class Knowledge:
         self._measured: dict[Item, Measurement] = {}
         self._doubted: Set[int] = frozenset()
         self._model: ProfileModel | None = None
-        self._expected: Expectation | None = None
+        self._expected: Expectation | None = None  # of the pool's items
+        self._fresh_s: Floats = np.ones(len(fresh.items))
+        self._tested_s: dict[Item, float] = {}  # what the model says of held-out items
         self._fitted_on = 0
         self._fit_s = 0.0
         self.fit_total_s = 0.0
@@ -110,6 +112,11 @@ class Knowledge:
                 seconds[item] = outcome.median_s
         return sum(seconds[item] for item in calls)
 
+    @property
+    def pool(self) -> Pool:
+        """What is to be known."""
+        return self._pool
+
     def missing(self) -> list[Item]:
         """The items of the pool that are not measured."""
         return [item for item in self._pool.items if item not in self._measured]
@@ -137,7 +144,7 @@ class Knowledge:
         order = np.argsort(places, kind="stable")
         return [self._pool.items[(active + drawn)[number]] for number in order]
 
-    def refit(self, *, elapsed_s: float, at_all_costs: bool = False) -> bool:
+    def refit(self, *, elapsed_s: float) -> bool:
         """Fit the model anew if there is enough more to learn from, and time for it."""
         training = {
             item: seconds for item, seconds in self.seconds().items() if not is_held_out(item[0])
@@ -145,11 +152,13 @@ class Knowledge:
         grown = len(training) >= max(_FIRST_FIT, _GROWTH * self._fitted_on)
         next_s = self._fit_s * _GROWTH
         affordable = self.fit_total_s + next_s <= _FIT_SHARE * elapsed_s or not self._fitted_on
-        if not training or not ((grown and affordable) or at_all_costs):
+        if not (grown and affordable):
             return False
         began = self._clock()
         self._model = fit_profile_model(training, vector_lanes=self._lanes, seed=self._seed)
         self._expected = self._model.expect(self._pool.items)
+        self._fresh_s = self._model.expect(self._fresh.items).seconds
+        self._tested_s = {}
         self._fit_s = self._clock() - began
         self.fit_total_s += self._fit_s
         self._fitted_on = len(training)
@@ -159,8 +168,7 @@ class Knowledge:
         """How much of the fresh networks is known. Without a model every call counts alike."""
         items = self._fresh.items
         families = {family(item) for item in self._measured}
-        seconds = np.ones(len(items)) if self._model is None else self._model.expect(items).seconds
-        shares = self._fresh.shares(seconds)
+        shares = self._fresh.shares(self._fresh_s)
         return Coverage(
             measured=float(shares[[item in self._measured for item in items]].sum()),
             families=float(shares[[family(item) in families for item in items]].sum()),
@@ -176,8 +184,9 @@ class Knowledge:
         tests = {item: s for item, s in self.seconds().items() if is_held_out(item[0])}
         if self._model is None or not tests:
             return None
-        predicted = self._model.expect(list(tests)).seconds
-        errors = np.abs(predicted / np.array(list(tests.values())) - 1)
+        new = [item for item in tests if item not in self._tested_s]
+        self._tested_s |= dict(zip(new, map(float, self._model.expect(new).seconds), strict=True))
+        errors = np.array([abs(self._tested_s[item] / s - 1) for item, s in tests.items()])
         return HeldOut(
             n=len(errors),
             median=float(np.median(errors)),

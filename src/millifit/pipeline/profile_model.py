@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from millifit.latency_models.prediction import Flags, Floats, Predictions
-from millifit.latency_models.regressor import KernelModel, fit_kernel_model
+from millifit.latency_models.batch import KernelBatch
+from millifit.latency_models.prediction import ORIGINS, Flags, Floats
+from millifit.latency_models.regressor import KernelModel, fit_measured
 from millifit.pipeline.profile_pool import Item
 from millifit.targets.kernel import Kernel
 from millifit.targets.timing import TimingPolicy
 
-_HALF_WIDTHS = 2 * 1.96  # standard deviations from end to end of a normal 95 % interval
+_UNKNOWN = ORIGINS.index("unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +44,11 @@ class ProfileModel:
         for policy, numbers in members.items():
             model = self._models.get(policy) or next(iter(self._models.values()))
             kernels = [items[number][0] for number in numbers]
-            found = Predictions.of(model.predict(kernels))
+            batch = KernelBatch.of(kernels, vector_lanes=model.vector_lanes)
+            found = model.predict(batch)
             seconds[numbers] = found.median_s
-            log_sd[numbers] = np.log(found.high_s / found.low_s) / _HALF_WIDTHS
-            known[numbers] = np.array([each.origin != "unknown" for each in found])
+            log_sd[numbers] = model.deviation(batch)
+            known[numbers] = found.origin != _UNKNOWN
         return Expectation(seconds=seconds, log_sd=log_sd, known=known)
 
 
@@ -60,7 +62,7 @@ def fit_profile_model(
     largest_first = sorted(groups.items(), key=lambda group: -len(group[1]))
     return ProfileModel(
         {
-            policy: fit_kernel_model(medians, vector_lanes=vector_lanes, seed=seed)
+            policy: fit_measured(medians, vector_lanes=vector_lanes, seed=seed)
             for policy, medians in largest_first
         }
     )

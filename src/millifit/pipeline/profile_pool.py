@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from millifit.latency_models.features import features
+from millifit.latency_models.batch import KernelBatch
+from millifit.latency_models.kernel_columns import family_of
 from millifit.latency_models.prediction import Flags, Floats
 from millifit.pipeline.pricing import is_free, working_bytes
 from millifit.profiler.sweep import policy_for
@@ -64,13 +65,15 @@ class Pool:
         return cls(
             items=items,
             calls=calls,
-            x=features([kernel for kernel, _ in items], vector_lanes=vector_lanes),
+            x=KernelBatch.of(
+                [kernel for kernel, _ in items], vector_lanes=vector_lanes
+            ).features.astype(np.float64),
             held_out=np.array([is_held_out(kernel) for kernel, _ in items], bool),
         )
 
     @property
-    def families(self) -> tuple[tuple[str, str, int], ...]:
-        """Operator, precision and working set of every item."""
+    def families(self) -> tuple[tuple[str, int], ...]:
+        """Family and working set of every item."""
         return tuple(family(item) for item in self.items)
 
     @property
@@ -86,10 +89,10 @@ class Pool:
         return mean
 
 
-def family(item: Item) -> tuple[str, str, int]:
-    """Operator, precision and working set: what a model is fitted for."""
+def family(item: Item) -> tuple[str, int]:
+    """Operator with precision, and working set: what a regressor is fitted for."""
     kernel, policy = item
-    return kernel.op, kernel.precision, policy.working_set_bytes
+    return family_of(kernel), policy.working_set_bytes
 
 
 def is_held_out(kernel: Kernel) -> bool:

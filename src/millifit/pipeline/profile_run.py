@@ -26,7 +26,8 @@ _NETWORK_SHARE = 0.25  # of the time of a run goes into whole networks
 _FEWEST_HELD_OUT = 20  # an error of fewer kernels than this is no reason to stop
 _LONGEST_SECTION_S = 20.0
 _SHORTEST_SECTION_S = 4.0
-_NETWORK_S = 8.0  # what a network takes to compile and time, before one was
+_NOTABLE_LEVEL = 0.1  # a machine so much slower or faster than before is another machine
+_NETWORK_S = 5.0  # what a network takes to compile and time, before one was
 _MOST_IDLE = 5  # sections of waiting for a calm machine, where nothing else is left
 _SECTIONS = 10  # in a run with a limit, unless they would be longer or shorter than that
 
@@ -55,10 +56,14 @@ class Tally:
     kernels: int = 0
     failed: int = 0
     remeasured: int = 0
-    networks: list[NetworkMeasurement] = field(default_factory=list)
+    networks: dict[str, NetworkMeasurement] = field(default_factory=dict)  # by key
     network_s: float = 0.0
-    longest_network_s: float = _NETWORK_S
     kernel_s: float = 0.0
+
+    @property
+    def each_network_s(self) -> float:
+        """What one more network is likely to take."""
+        return self.network_s / len(self.networks) if self.networks else _NETWORK_S
 
 
 class ProfileRun:
@@ -97,6 +102,8 @@ class ProfileRun:
         self._build = build
         self._earlier: frozenset[int] = frozenset()  # sections of earlier runs that drifted
         self._idle = 0
+        self._measured_networks: dict[str, PoolNetwork] = {}  # by the keys of their measurements
+        self._network_tries: set[str] = set()
 
     @property
     def elapsed_s(self) -> float:
@@ -133,6 +140,11 @@ class ProfileRun:
         if not self.knowledge.missing() and not self._networks:
             return
         self.watch.begin(self.knowledge.seconds())
+        if self.watch.level is not None and abs(self.watch.level) > _NOTABLE_LEVEL:
+            self._progress.note(
+                f"This machine now takes {self.watch.level:+.0%} compared with when it was "
+                "profiled before: what is measured now will not fit what is stored."
+            )
         self.knowledge.refit(elapsed_s=self.elapsed_s)
 
     def _reason(self) -> str | None:
@@ -167,6 +179,7 @@ class ProfileRun:
             self._measure_network(section)
         self._store.judge(*self.watch.end_section(section, self.knowledge.seconds()))
         self.knowledge.doubt(self.watch.drifting | self._earlier)
+        self._queue_doubted_networks()
 
     def _room(self) -> int:
         """Kernels that a section is likely to have room for, with some to spare."""
@@ -202,22 +215,33 @@ class ProfileRun:
             return True
         if self._limits.seconds is None:
             return False
-        spent_s = self.tally.network_s + self.tally.longest_network_s
+        spent_s = self.tally.network_s + self.tally.each_network_s
         left_s = self._limits.seconds - self.elapsed_s
-        return spent_s <= _NETWORK_SHARE * self.elapsed_s and left_s > self.tally.longest_network_s
+        return spent_s <= _NETWORK_SHARE * self.elapsed_s and left_s > self.tally.each_network_s
 
     def _measure_network(self, section: Section) -> None:
         began = self._clock()
+        network = self._networks.pop(0)
         found = measure_network(
-            self._networks.pop(0), target=self._target, timer=self._timer,
+            network, target=self._target, timer=self._timer,
             environment=section.environment, section=section.number, seed=self._seed,
             build=self._build,
         )  # fmt: skip
-        self._store.add_networks(found)
-        self.tally.networks.append(found)
-        spent_s = self._clock() - began
-        self.tally.network_s += spent_s
-        self.tally.longest_network_s = max(self.tally.longest_network_s, spent_s)
+        if found.key in self._network_tries:
+            self._store.supersede_networks(found)
+            self.tally.remeasured += 1
+        else:
+            self._store.add_networks(found)
+        self.tally.networks[found.key] = found
+        self._measured_networks[found.key] = network
+        self.tally.network_s += self._clock() - began
+
+    def _queue_doubted_networks(self) -> None:
+        """Networks of drifting sections come again, once, after those that are still to come."""
+        for key, found in self.tally.networks.items():
+            if found.section in self.watch.drifting and key not in self._network_tries:
+                self._network_tries.add(key)
+                self._networks.append(self._measured_networks[key])
 
     def _said(self) -> str:
         """Where the run stands, in a line."""

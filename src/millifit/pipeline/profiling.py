@@ -4,57 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from millifit.errors import MeasurementError, MillifitError, ModelError, UsageError
-from millifit.models import load_model
+from millifit.errors import MeasurementError, MillifitError, UsageError
 from millifit.pipeline.conclude import without_rule
-from millifit.pipeline.device import programs_of
 from millifit.pipeline.pricing import working_bytes
 from millifit.pipeline.profile_knowledge import Knowledge
 from millifit.pipeline.profile_networks import Build, build_bundle
-from millifit.pipeline.profile_pool import Pool, PoolNetwork, for_a_while, of_programs, of_space
+from millifit.pipeline.profile_pool import Pool, PoolNetwork
 from millifit.pipeline.profile_run import Limits, ProfileRun
+from millifit.pipeline.profile_subject import (
+    ProfiledModel,
+    Shape,
+    load_models,
+    subject_of_models,
+    subject_of_space,
+)
 from millifit.pipeline.tuning import stored_choices, tune_programs
 from millifit.pipeline.workbench import Timer, local_target, open_store, timing
 from millifit.profiler.store import Store, default_store_path
 from millifit.progress import SILENT, Progress
 from millifit.search.spaces import find_space
-from millifit.targets.kernel import Choice, Kernel
-from millifit.targets.network import Network
-from millifit.targets.program import Program
 from millifit.targets.target import Precision, Target
 from millifit.targets.timing import Failed, Samples
 
-Shape = tuple[int, ...] | None
-
 _SPACE_S = 900.0  # a space has no end: so long where nobody says how long
-_POOL_SHARE = 0.1  # of the time goes into drawing networks of a space
-_POOL_S = 60.0  # or so many seconds, where there is no time limit
-_FRESH = 5  # every fifth network is not for the pool, but for saying how much is covered
-_FEWEST_NETWORKS, _MOST_NETWORKS = 10, 400
-_MOST_MEASURED = 30  # whole networks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
-    """What is profiled: networks for the pool, for coverage, and to be measured as a whole."""
-
-    name: str
-    pool: Sequence[PoolNetwork]
-    fresh: Sequence[PoolNetwork]
-    whole: Sequence[PoolNetwork]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Model:
-    """A model that is profiled, in every precision."""
-
-    network: Network
-    programs: Mapping[str, Program]
 
 
 def profile(
@@ -86,11 +62,13 @@ def profile(
     Of a folder, files that cannot be read are left out and named. Raises UsageError for limits
     without sense, and MeasurementError where the device is lost: what was measured is kept.
     """
+    if (model is None) == (space is None):
+        raise UsageError("name either a model, or a folder of them, or a search space.")
     limits = _limits(space, seconds, until)
     began = clock()
     device = local_target(target, threads)
     found_space = None if space is None else find_space(space)
-    models, skipped = _models(model, input_shape, device, seed, precisions, progress)
+    models, skipped = load_models(model, input_shape, device, seed, precisions, progress)
     kept = open_store(store)
     with timing(timer, progress) as chosen:
         tuning = None
@@ -98,11 +76,13 @@ def profile(
             tuning = _tuned(models, device, kept, chosen, tune, progress, seed)
         choices = stored_choices(kept, device)
         if found_space is not None:
-            budget_s = _POOL_S if limits.seconds is None else _POOL_SHARE * limits.seconds
-            drawn = of_space(found_space, target=device, choices=choices, seed=seed)
-            subject = _of_space(found_space.name, drawn, budget_s, clock)
+            with progress.stage(f"draw networks of '{found_space.name}'"):
+                subject = subject_of_space(
+                    found_space, target=device, choices=choices, limit_s=limits.seconds,
+                    seed=seed, clock=clock,
+                )  # fmt: skip
         else:
-            subject = _of_models_named(str(model), models, device, choices)
+            subject = subject_of_models(str(model), models, device, choices)
         lanes = device.fp32_lanes
         run = ProfileRun(
             Knowledge(
@@ -132,11 +112,11 @@ def _run(run: ProfileRun, place: str, progress: Progress) -> str:
     """Run; whatever ends it, say what was kept."""
     try:
         return run.run()
-    except MillifitError as error:
+    except MeasurementError as error:
         raise MeasurementError(
             f"{error} {_kept(run)} in '{place}'; the same command continues."
         ) from error
-    except KeyboardInterrupt:
+    except (MillifitError, KeyboardInterrupt):
         progress.note(f"{_kept(run)} in '{place}'.")
         raise
 
@@ -156,43 +136,8 @@ def _limits(space: str | None, seconds: float | None, until: float | None) -> Li
     return Limits(seconds=seconds, error=until)
 
 
-def _models(
-    spec: str | None,
-    input_shape: Shape,
-    target: Target,
-    seed: int,
-    precisions: tuple[Precision, ...] | None,
-    progress: Progress,
-) -> tuple[list[_Model], list[dict[str, str]]]:
-    """The model, or all of a folder that can be read, and what cannot be and why."""
-    if spec is None:
-        return [], []
-
-    def made(path: str) -> _Model:
-        network = load_model(path, input_shape=input_shape).network
-        return _Model(
-            network=network, programs=programs_of(network, target, seed, precisions=precisions)
-        )
-
-    if not Path(spec).is_dir():
-        return [made(spec)], []
-    files = sorted(Path(spec).glob("*.onnx"))
-    if not files:
-        raise UsageError(f"folder '{spec}' has no .onnx file. Name a model or a folder of models.")
-    models, skipped = [], []
-    for file in files:
-        try:
-            models.append(made(str(file)))
-        except MillifitError as error:
-            skipped.append({"model": str(file), "reason": str(error)})
-            progress.note(f"left out: {error}")
-    if not models:
-        raise ModelError(f"no model in folder '{spec}' can be used: {skipped[0]['reason']}")
-    return models, skipped
-
-
 def _tuned(
-    models: Sequence[_Model],
+    models: Sequence[ProfiledModel],
     target: Target,
     store: Store,
     timer: Timer,
@@ -212,31 +157,6 @@ def _tuned(
     )  # fmt: skip
 
 
-def _of_space(
-    name: str, drawn: Iterator[PoolNetwork], seconds: float, clock: Callable[[], float]
-) -> _Subject:
-    """Networks of a space; those that coverage is said of are also the first to be measured."""
-    networks = for_a_while(
-        drawn, fewest=_FEWEST_NETWORKS, most=_MOST_NETWORKS, seconds=seconds, clock=clock
-    )
-    fresh = networks[::_FRESH]
-    pool = [network for number, network in enumerate(networks) if number % _FRESH]
-    return _Subject(name=name, pool=pool, fresh=fresh, whole=(fresh + pool)[:_MOST_MEASURED])
-
-
-def _of_models_named(
-    spec: str, models: Sequence[_Model], target: Target, choices: Mapping[Kernel, Choice]
-) -> _Subject:
-    """Models, every one in every precision."""
-    networks = [
-        network
-        for model in models
-        for network in of_programs(model.network, model.programs, target=target, choices=choices)
-    ]
-    name = models[0].network.name if len(models) == 1 else spec
-    return _Subject(name=name, pool=networks, fresh=networks, whole=networks)
-
-
 def of_run(run: ProfileRun) -> dict[str, Any]:
     """What a run did and what is known after it, as plain values."""
     knowledge, sections = run.knowledge, run.watch.sections
@@ -251,6 +171,7 @@ def of_run(run: ProfileRun) -> dict[str, Any]:
             for (kernel, _), outcome in outcomes.items()
             if isinstance(outcome, Failed)
         ],
+        "pool": {"networks": len(knowledge.pool.calls), "kernels": len(knowledge.pool.items)},
         "coverage": asdict(knowledge.coverage()),
         "held_out": None if held_out is None else asdict(held_out),
         "networks": [
@@ -260,11 +181,12 @@ def of_run(run: ProfileRun) -> dict[str, Any]:
                 "median_s": each.outcome.median_s if isinstance(each.outcome, Samples) else None,
                 "failure": each.outcome.reason if isinstance(each.outcome, Failed) else None,
             }
-            for each in run.tally.networks
+            for each in run.tally.networks.values()
         ],
         "sections": [
             {"number": s.number, "shift": s.shift, "drifting": s.drifting} for s in sections
         ],
+        "level_shift": run.watch.level,
         "drifted": sum(section.drifting for section in sections),
         "remeasured": run.tally.remeasured,
         "in_doubt": len(knowledge.in_doubt()),
@@ -277,7 +199,7 @@ def of_run(run: ProfileRun) -> dict[str, Any]:
 
 
 def _of_models(
-    models: Sequence[_Model], networks: Sequence[PoolNetwork], knowledge: Knowledge
+    models: Sequence[ProfiledModel], networks: Sequence[PoolNetwork], knowledge: Knowledge
 ) -> dict[str, Any]:
     """Of every model what its kernels add up to, and its operators without a rule."""
     made = iter(networks)
