@@ -19,9 +19,9 @@ def columns_of(n: int, seed: int) -> Floats:
     )
 
 
-def test_a_hundred_exact_measurements_settle_the_coefficients() -> None:
+def test_forty_exact_measurements_settle_the_coefficients() -> None:
     """What is a combination of the columns is found to a hundredth."""
-    columns = columns_of(100, 0)
+    columns = columns_of(40, 0)
     seconds = columns @ np.array([0.8, 0.1, 0.05, 0.1]) * 1e-3
     learnt = posterior(columns, seconds, relatives_prior(columns_of(500, 1), 2))
     assert np.allclose(columns @ learnt.coefficients / seconds, 1.0, atol=0.01)
