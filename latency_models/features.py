@@ -1,143 +1,209 @@
-"""What a model sees of a kernel: work, traffic and shape as numbers."""
+"""What a model sees of kernels: work, traffic, shapes, and how shapes fill tiles, as numbers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from millifit.latency_models.kernel_columns import columns_of, macs, moved_bytes, weight_bytes
 from millifit.latency_models.prediction import Floats
-from millifit.targets.kernel import Kernel
-from millifit.targets.target import weight_bits
-
-FEATURES = (
-    "log_macs",
-    "log_input_bytes",
-    "log_output_bytes",
-    "log_weight_bytes",
-    "log_intensity",  # multiply-adds per byte moved
-    "log_positions",
-    "log_in_channels",
-    "log_out_channels",
-    "log_kernel_area",
-    "log_stride",
-    "in_remainder",  # share of the last vector of input channels that is filled; 1 if it is full
-    "out_remainder",
-    "log_groups",
-    "fused_steps",
-    "fused_residual",
-    "log_output_itemsize",
+from millifit.latency_models.tiles import (
+    SLICE,
+    divisor,
+    filled,
+    power_of_two,
+    tiles,
+    work_groups,
 )
+from millifit.targets.kernel import Kernel
+
+__all__ = [
+    "EXTENTS",
+    "FEATURES",
+    "PLAIN",
+    "Floats",
+    "features",
+    "features_of",
+    "macs",
+    "moved_bytes",
+    "terms_of",
+    "weight_bytes",
+    "work",
+    "work_of",
+]
+
+Columns = Mapping[str, Floats]
+
+# Blocks of a matrix product as GPU libraries cut it: rows (positions) and columns (channels).
+_BLOCKS = ((64, 32), (64, 64), (128, 64), (128, 128), (256, 64), (256, 128))
+_WIDTHS = (4, 8, 16, 32, 64, 128)
 
 
 def features(kernels: Sequence[Kernel], *, vector_lanes: int) -> Floats:
     """One row of `FEATURES` per kernel: float64 ``[kernels, features]``."""
-    rows = [_row(kernel, vector_lanes) for kernel in kernels]
-    return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
+    return features_of(columns_of(kernels), vector_lanes=vector_lanes)
+
+
+def features_of(columns: Columns, *, vector_lanes: int) -> Floats:
+    """The same from the columns of kernels."""
+    named = _named(columns, vector_lanes)
+    return np.stack([np.asarray(each, np.float64) for each in named.values()], axis=1)
 
 
 def work(kernels: Sequence[Kernel]) -> Floats:
     """What a roofline is made of: ``[kernels, 3]`` of multiply-adds, bytes moved, and ones."""
-    rows = [(macs(kernel), moved_bytes(kernel), 1.0) for kernel in kernels]
-    return np.array(rows, np.float64).reshape(len(rows), 3)
+    return work_of(columns_of(kernels))
 
 
-def macs(kernel: Kernel) -> int:
-    """Multiply-adds, or what stands for them: at least one step per element of the output.
+def work_of(columns: Columns) -> Floats:
+    """The same from the columns of kernels."""
+    steps = columns["macs"]
+    return np.stack([steps, columns["moved_bytes"], np.ones_like(steps)], axis=1)
 
-    A 3x3 convolution of (1, 56, 56, 64) to (1, 56, 56, 128) has 56 * 56 * 128 * 9 * 64.
+
+def terms_of(columns: Columns) -> Floats:
+    """What a roofline of many measurements is made of: ``[kernels, 8]``, `work` and then the
+    multiply-adds of whole slices, the bytes of inputs, of output and of weights apart, and the
+    square root of multiply-adds, which stands for what small work does not fill.
     """
-    elements = kernel.output.elements
-    match kernel.op:
-        case "conv2d":
-            return elements * _area(kernel) * kernel.inputs[0].shape[-1] // _groups(kernel)
-        case "dense":
-            return elements * kernel.inputs[0].shape[-1]
-        case "matmul":
-            return elements * _integer(kernel, "depth")
-        case "attention":
-            scores = elements // _integer(kernel, "width") * _integer(kernel, "keys")
-            return scores * (_integer(kernel, "depth") + _integer(kernel, "width"))
-        case op if op.startswith(("global_", "reduce_", "arg_")):
-            return kernel.inputs[0].elements
-        case "resize":
-            return elements * sum(_pair(kernel, "taps"))
-        case _:
-            return elements * _area(kernel)
+    whole = tiles(columns["in_channels"], SLICE) * tiles(columns["out_channels"], SLICE)
+    whole *= SLICE**2 / np.maximum(1.0, columns["in_channels"] * columns["out_channels"])
+    steps = columns["macs"]
+    others = [steps * whole, *(columns[f"{name}_bytes"] for name in ("input", "output", "weight"))]
+    return np.column_stack([work_of(columns), *others, np.sqrt(steps)])
 
 
-def weight_bytes(kernel: Kernel) -> int:
-    """Bytes of the weight: 4 per value in fp32, half a one in w4; 0 for operators without one."""
-    channels = kernel.output.shape[-1]
-    inputs = kernel.inputs[0].shape[-1]
-    match kernel.op:
-        case "conv2d":
-            values = channels * _area(kernel) * inputs // _groups(kernel)
-        case "depthwise_conv2d":
-            values = channels * _area(kernel)
-        case "dense":
-            values = channels * inputs
-        case _:
-            return 0
-    return math.ceil(values * weight_bits(kernel.precision) / 8)
+def _named(c: Columns, vector_lanes: int) -> dict[str, Floats]:
+    return {
+        **_work_features(c),
+        **_shape_features(c),
+        "in_filled": filled(c["in_channels"], vector_lanes),
+        "out_filled": filled(c["out_channels"], vector_lanes),
+        **_filled_features(c),
+        **_block_features(c),
+        **_group_features(c),
+    }
 
 
-def moved_bytes(kernel: Kernel) -> int:
-    """Bytes read and written if everything is touched once; of a part, what is taken."""
-    if kernel.op == "embedding":
-        return kernel.inputs[0].bytes + 2 * kernel.output.bytes
-    if kernel.op == "strided":
-        return 2 * kernel.output.bytes
-    return sum(t.bytes for t in kernel.inputs) + weight_bytes(kernel) + kernel.output.bytes
+def _work_features(c: Columns) -> dict[str, Floats]:
+    return {
+        "log_macs": _log(c["macs"]),
+        "log_input_bytes": _log(c["input_bytes"]),
+        "log_output_bytes": _log(c["output_bytes"]),
+        "log_weight_bytes": np.log1p(c["weight_bytes"]),
+        "log_moved_bytes": _log(c["moved_bytes"]),
+        # multiply-adds per byte moved
+        "log_intensity": _log(c["macs"]) - _log(c["moved_bytes"]),
+    }
 
 
-def _row(kernel: Kernel, lanes: int) -> tuple[float, ...]:
-    out = kernel.output
-    in_channels = kernel.inputs[0].shape[-1] if kernel.inputs[0].shape else 1
-    out_channels = out.shape[-1] if out.shape else 1
-    return (
-        math.log(macs(kernel)),
-        math.log(max(1, sum(t.bytes for t in kernel.inputs))),
-        math.log(max(1, out.bytes)),
-        math.log1p(weight_bytes(kernel)),
-        math.log(macs(kernel) / max(1, moved_bytes(kernel))),
-        math.log(max(1, out.elements // max(1, out_channels))),
-        math.log(max(1, in_channels)),
-        math.log(max(1, out_channels)),
-        math.log(_area(kernel)),
-        math.log(_pair(kernel, "strides")[0]),
-        _filled(in_channels, lanes),
-        _filled(out_channels, lanes),
-        math.log(_groups(kernel)),
-        len(kernel.epilogue),
-        float("add" in kernel.epilogue),
-        math.log(np.dtype(out.dtype).itemsize),
-    )
+def _shape_features(c: Columns) -> dict[str, Floats]:
+    positions = _positions(c)
+    reach = (c["out_height"] - 1) * c["stride"] + c["kernel_height"]
+    item_bytes = c["output_bytes"] / np.maximum(1, positions * c["out_channels"])
+    return {
+        "log_batch": _log(c["batch"]),
+        "log_positions": _log(positions),
+        "log_in_height": _log(c["in_height"]),
+        "log_out_height": _log(c["out_height"]),
+        "log_in_channels": _log(c["in_channels"]),
+        "log_out_channels": _log(c["out_channels"]),
+        "log_widening": _log(c["out_channels"]) - _log(c["in_channels"]),
+        "log_depth": _log(c["depth"]),
+        "log_kernel_area": _log(c["kernel_height"] * c["kernel_width"]),
+        "log_stride": _log(c["stride"]),
+        "log_groups": _log(c["groups"]),
+        "log_inputs": _log(c["inputs"]),
+        "log_padding": _log(reach) - _log(c["in_height"]),
+        "log_columns_bytes": _log(positions * c["depth"] * item_bytes),
+        "log_output_itemsize": np.log(np.maximum(item_bytes, 0.125)),
+        "fused_steps": c["fused_steps"],
+        "fused_residual": np.minimum(c["fused_additions"], 1.0),
+        "variant": c["variant"],
+        # Winograd's algorithm is for these.
+        "dense_3x3": ((c["depth"] == 9 * c["in_channels"]) & (c["stride"] == 1)).astype(float),
+    }
 
 
-def _integer(kernel: Kernel, name: str) -> int:
-    value = kernel.attribute(name)
-    if not isinstance(value, int):
-        raise TypeError(f"kernel '{kernel.op}': attribute '{name}' must be an integer")
-    return value
+def _filled_features(c: Columns) -> dict[str, Floats]:
+    made = {f"in_filled_{each}": filled(c["in_channels"], each) for each in _WIDTHS}
+    made |= {f"out_filled_{each}": filled(c["out_channels"], each) for each in _WIDTHS}
+    made |= {f"depth_filled_{each}": filled(c["depth"], each) for each in (16, 32, 64)}
+    made |= {f"height_filled_{each}": filled(c["out_height"], each) for each in (2, 4, 8, 16)}
+    positions = _positions(c)
+    return made | {
+        f"positions_filled_{each}": filled(positions, each) for each in (32, 64, 128, 256)
+    }
 
 
-def _filled(channels: int, lanes: int) -> float:
-    remainder = channels % lanes
-    return remainder / lanes if remainder else 1.0
+def _block_features(c: Columns) -> dict[str, Floats]:
+    positions = _positions(c)
+    made = {
+        f"log_blocks_{rows}x{channels}": _log(
+            tiles(positions, rows) * tiles(c["out_channels"], channels)
+        )
+        for rows, channels in _BLOCKS
+    }
+    for side in (2, 4):  # tiles of Winograd's algorithm
+        across = tiles(c["out_height"], side) * tiles(c["out_width"], side)
+        made[f"log_tiles_{side}x{side}"] = _log(across * c["batch"])
+    return made
 
 
-def _area(kernel: Kernel) -> int:
-    height, width = _pair(kernel, "kernel")
-    return height * width
+def _group_features(c: Columns) -> dict[str, Floats]:
+    """Work items and work groups of a grid of four channels each, as GPUs of phones have them."""
+    slices_in, slices = tiles(c["in_channels"], SLICE), tiles(c["out_channels"], SLICE)
+    height, width = c["out_height"], c["out_width"]
+    halves = tiles(height, 2) * tiles(width, 2)
+    made = {
+        "log_in_slices": _log(slices_in),
+        "log_out_slices": _log(slices),
+        "in_slices_even": _log(power_of_two(slices_in)),
+        "out_slices_even": _log(power_of_two(slices)),
+        "height_even": _log(power_of_two(height)),
+        "in_channels_odd": c["in_channels"] % SLICE,
+        "out_channels_odd": c["out_channels"] % SLICE,
+        "log_items": _log(height * width * slices),
+        "log_items_2x2": _log(halves * slices),
+        "log_items_2x2x2": _log(halves * tiles(slices, 2)),
+        "log_items_2x2x4": _log(halves * tiles(slices, 4)),
+        "items_filled_2x2x2": height * width * slices / (halves * tiles(slices, 2) * 8),
+    }
+    for items in (64, 256):
+        number, share, each = work_groups(width, height, slices, items=items)
+        made |= {
+            f"log_groups_{items}": _log(number),
+            f"groups_filled_{items}": share,
+            f"log_group_{items}": _log(each),
+        }
+    for deep in (1, 2, 4):
+        depth = tiles(slices, deep)
+        made[f"log_divisor_{deep}"] = _log(divisor(depth, 16))
+        made[f"log_even_divisor_{deep}"] = _log(divisor(depth, 8, prefer_even=True))
+    made["log_divided"] = _log(slices) - made["log_even_divisor_1"]
+    return made
 
 
-def _groups(kernel: Kernel) -> int:
-    groups = dict(kernel.attributes).get("groups", 1)
-    return groups if isinstance(groups, int) else 1
+def _positions(c: Columns) -> Floats:
+    return np.maximum(1.0, c["batch"] * c["out_height"] * c["out_width"])
 
 
-def _pair(kernel: Kernel, name: str) -> tuple[int, int]:
-    value = dict(kernel.attributes).get(name, (1, 1))
-    return (value[0], value[1]) if isinstance(value, tuple) and len(value) == 2 else (1, 1)
+def _log(values: Floats) -> Floats:
+    logarithms: Floats = np.log(np.maximum(values, 1.0))
+    return logarithms
+
+
+def _names() -> tuple[str, ...]:
+    from millifit.latency_models.kernel_columns import COLUMNS
+
+    one: npt.NDArray[np.float64] = np.ones(1)
+    return tuple(_named(dict.fromkeys(COLUMNS, one), 8))
+
+
+FEATURES = _names()
+EXTENTS = FEATURES.index("variant") + 1
+"""So many features come first that say how large a kernel is: work, traffic and shape."""
+PLAIN = FEATURES.index("log_in_slices")
+"""So many come before those on work groups, which only some devices have."""

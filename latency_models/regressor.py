@@ -1,206 +1,160 @@
-"""Predicting kernels that were never timed, from those of their operator that were."""
+"""Predicting kernels that were never timed, from those of their family that were."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
 from millifit.errors import DataError
-from millifit.latency_models.features import features, work
-from millifit.latency_models.prediction import Floats, Origin, Prediction
-from millifit.latency_models.roofline import Roofline, fit_roofline
+from millifit.latency_models.archive import State
+from millifit.latency_models.batch import KernelBatch
+from millifit.latency_models.family_model import (
+    FEWEST_FOR_ROOFLINE,
+    FamilyModel,
+    FittedFamily,
+    fit_family,
+    roofline_family,
+)
+from millifit.latency_models.prediction import ORIGINS, Flags, Floats, Predictions
 from millifit.targets.kernel import Kernel
 
-Family = tuple[str, str]  # operator and precision
-
-_FEWEST_FOR_TREES = 8
-_FEWEST_FOR_ROOFLINE = 2
-_FOLDS = 5
-_COVERED = 0.95
-# Half-widths of the interval of log seconds, where there are no residuals to take it from.
-_FEW_HALF_WIDTH = math.log(2.0)
-_UNKNOWN_HALF_WIDTH = math.log(5.0)
-_NARROWEST_HALF_WIDTH = 0.02
-_LARGEST_LOG_SECONDS = math.log(1e6)
+_UNKNOWN_HALF_WIDTH = math.log(5.0)  # of the interval of log seconds
+_NORMAL_95 = 1.96
+_PREDICTED, _UNKNOWN = ORIGINS.index("predicted"), ORIGINS.index("unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Family:
-    """The model of one operator in one precision: a roofline, and what trees correct of it.
+class KernelModel:
+    """Seconds for any kernel of one target, vectorised. Made by `fit_kernel_model`.
 
-    The trees learn the logarithm of measured over roofline seconds, so that a kernel larger than
-    any that was measured still gets more seconds.
+    `held_out_log_error` ``[n]`` has, for each kernel of the fit, the logarithm of measured over
+    predicted seconds by a model that had not seen the kernel; NaN where there is none. It is not
+    saved.
     """
 
-    roofline: Roofline
-    correction: Any | None  # a scikit-learn regressor; None where the roofline alone is no worse
-    half_width: float
-    lowest: Floats
-    highest: Floats
+    families: Mapping[str, FamilyModel]
+    pooled: FamilyModel
+    vector_lanes: int
+    held_out_log_error: Floats = field(default_factory=lambda: np.empty(0))
+
+    def predict(self, kernels: KernelBatch | Sequence[Kernel]) -> Predictions:
+        """A prediction for each kernel, in order; ``unknown`` where nothing alike was measured.
+
+        A batch that was encoded before is priced by the million; a sequence is encoded first.
+        """
+        log_s, half, outside, known = self._raw(self._encoded(kernels))
+        origin = np.where(known, _PREDICTED, _UNKNOWN).astype(np.uint8)
+        return Predictions.around(log_s, half, origin=origin, extrapolated=outside)
+
+    def deviation(self, kernels: KernelBatch | Sequence[Kernel]) -> Floats:
+        """The standard deviation of the logarithm of each kernel's seconds: ``[n]``."""
+        _, half, _, _ = self._raw(self._encoded(kernels))
+        deviation: Floats = half / _NORMAL_95
+        return deviation
+
+    def to_state(self) -> State:
+        """All that was learnt, as plain arrays and JSON values; `from_state` is the inverse."""
+        names = list(self.families)
+        parts = {f"family{n}": self.families[name].to_state() for n, name in enumerate(names)}
+        return State(
+            kind="kernel",
+            facts={"families": names, "vector_lanes": self.vector_lanes},
+            parts={"pooled": self.pooled.to_state(), **parts},
+        )
+
+    @classmethod
+    def from_state(cls, state: State) -> Self:
+        """The model that `to_state` described; DataError where it is none."""
+        names = [str(name) for name in state.fact("families")]
+        return cls(
+            families={
+                name: FamilyModel.from_state(state.part(f"family{n}"))
+                for n, name in enumerate(names)
+            },
+            pooled=FamilyModel.from_state(state.part("pooled")),
+            vector_lanes=int(state.fact("vector_lanes")),
+        )
+
+    def _encoded(self, kernels: KernelBatch | Sequence[Kernel]) -> KernelBatch:
+        if isinstance(kernels, KernelBatch):
+            return kernels
+        return KernelBatch.of(kernels, vector_lanes=self.vector_lanes)
+
+    def _raw(self, batch: KernelBatch) -> tuple[Floats, Floats, Flags, Flags]:
+        """Log seconds, half-widths, whether outside, and whether of a known family."""
+        n = len(batch)
+        log_s, half = np.empty(n), np.empty(n)
+        outside, known = np.empty(n, bool), np.empty(n, bool)
+        members = batch.members()
+        for name, rows in members.items():
+            model = self.families.get(name)
+            alone = len(members) == 1
+            x = batch.features if alone else batch.features[rows]
+            terms = batch.terms if alone else batch.terms[rows]
+            log_s[rows], half[rows], outside[rows] = (model or self.pooled).predict(x, terms)
+            known[rows] = model is not None
+        return log_s, half, outside, known
 
 
-class KernelModel:
-    """Seconds for any kernel of one target, vectorised. Made by `fit_kernel_model`."""
+def fit_kernel_model(batch: KernelBatch, seconds: Floats, *, seed: int) -> KernelModel:
+    """Learn from measured medians ``[n]`` in seconds of the kernels of a batch.
 
-    def __init__(
-        self, families: Mapping[Family, _Family], *, pooled: _Family, vector_lanes: int
-    ) -> None:
-        self._families = families
-        self._pooled = pooled
-        self._vector_lanes = vector_lanes
-
-    def predict(self, kernels: Sequence[Kernel]) -> list[Prediction]:
-        """A prediction for each kernel, in order; ``unknown`` where nothing alike was measured."""
-        made: dict[int, Prediction] = {}
-        members: dict[Family, list[int]] = {}
-        for number, kernel in enumerate(kernels):
-            members.setdefault(_family(kernel), []).append(number)
-        for family, numbers in members.items():
-            chosen = [kernels[number] for number in numbers]
-            model = self._families.get(family)
-            origin: Origin = "unknown" if model is None else "predicted"
-            found = _predict(model or self._pooled, chosen, self._vector_lanes, origin)
-            made.update(zip(numbers, found, strict=True))
-        return [made[number] for number in range(len(kernels))]
-
-
-def fit_kernel_model(
-    measured: Mapping[Kernel, float], *, vector_lanes: int, seed: int
-) -> KernelModel:
-    """Learn from measured medians in seconds. The same measurements and seed give the same model.
-
-    A family with at least 8 measurements gets the regressor that cross-validation finds best, and
-    an interval from its cross-validated residuals; with at least 2 it gets a roofline of its own;
-    any other is predicted from the roofline of all measurements, with a wide interval.
+    The same measurements and seed give the same model, in whatever order. A family with at least
+    8 measurements gets regressors, and an interval from their errors on kernels that they have not
+    seen; with at least 2 it gets a roofline of its own; any other is predicted from the roofline of
+    all measurements, with a wide interval.
 
     Raises DataError for seconds that are no positive numbers, or where there are none at all.
     """
-    if not measured:
+    seconds = np.asarray(seconds, np.float64)
+    _check(batch, seconds)
+    order = np.lexsort((seconds, batch.identities))
+    ordered, sorted_s = batch.take(order), seconds[order]
+    held_out = np.full(len(seconds), np.nan)
+    families = {}
+    for name, rows in sorted(ordered.members().items()):
+        if len(rows) < FEWEST_FOR_ROOFLINE:
+            continue
+        fitted = _fitted(name, ordered.take(rows), sorted_s[rows], seed)
+        families[name] = fitted.model
+        held_out[order[rows]] = fitted.held_out
+    pooled = roofline_family(
+        ordered.features, ordered.terms, sorted_s, least_half_width=_UNKNOWN_HALF_WIDTH
+    )
+    return KernelModel(
+        families=families,
+        pooled=pooled.model,
+        vector_lanes=batch.vector_lanes,
+        held_out_log_error=held_out,
+    )
+
+
+def fit_measured(measured: Mapping[Kernel, float], *, vector_lanes: int, seed: int) -> KernelModel:
+    """`fit_kernel_model` of kernels with their seconds, for a device with such vectors."""
+    batch = KernelBatch.of(list(measured), vector_lanes=vector_lanes)
+    return fit_kernel_model(batch, np.array(list(measured.values()), np.float64), seed=seed)
+
+
+def _fitted(name: str, batch: KernelBatch, seconds: Floats, seed: int) -> FittedFamily:
+    # What is drawn for one family does not depend on which others there are.
+    own = zlib.crc32(f"{seed} {name}".encode())
+    return fit_family(batch.features, batch.terms, seconds, seed=own)
+
+
+def _check(batch: KernelBatch, seconds: Floats) -> None:
+    if len(seconds) != len(batch):
+        raise DataError(f"{len(batch)} kernels have {len(seconds)} latencies.")
+    if not len(seconds):
         raise DataError("no kernel was measured: there is nothing to predict from.")
-    for kernel, seconds in measured.items():
-        if not (math.isfinite(seconds) and seconds > 0):
-            raise DataError(
-                f"kernel '{kernel.op}' ({kernel.key}) was measured as {seconds} s: measure again."
-            )
-    # Sorted, so that the order of measuring does not change the folds.
-    ordered = sorted(measured, key=lambda kernel: kernel.key)
-    groups: dict[Family, list[Kernel]] = {}
-    for kernel in ordered:
-        groups.setdefault(_family(kernel), []).append(kernel)
-    families = {
-        family: _fit(members, measured, vector_lanes, seed)
-        for family, members in groups.items()
-        if len(members) >= _FEWEST_FOR_ROOFLINE
-    }
-    pooled = _roofline_only(ordered, measured, vector_lanes, _UNKNOWN_HALF_WIDTH)
-    return KernelModel(families, pooled=pooled, vector_lanes=vector_lanes)
-
-
-def _family(kernel: Kernel) -> Family:
-    return kernel.op, kernel.precision
-
-
-def _roofline_only(
-    kernels: Sequence[Kernel], measured: Mapping[Kernel, float], lanes: int, half_width: float
-) -> _Family:
-    x, seconds = features(kernels, vector_lanes=lanes), _seconds(kernels, measured)
-    roofline = fit_roofline(work(kernels), seconds)
-    residuals = np.abs(np.log(seconds / roofline.seconds(work(kernels))))
-    return _Family(
-        roofline=roofline,
-        correction=None,
-        half_width=max(half_width, 2 * float(residuals.max())),
-        lowest=x.min(axis=0),
-        highest=x.max(axis=0),
-    )
-
-
-def _fit(
-    kernels: Sequence[Kernel], measured: Mapping[Kernel, float], lanes: int, seed: int
-) -> _Family:
-    if len(kernels) < _FEWEST_FOR_TREES:
-        return _roofline_only(kernels, measured, lanes, _FEW_HALF_WIDTH)
-    x, seconds = features(kernels, vector_lanes=lanes), _seconds(kernels, measured)
-    amount = work(kernels)
-    candidates = [None, *_regressors(seed)]
-    residuals = [_validated(make, x, amount, seconds, seed) for make in candidates]
-    best = int(np.argmin([float(np.mean(r**2)) for r in residuals]))
-    roofline = fit_roofline(amount, seconds)
-    make = candidates[best]
-    target = np.log(seconds / roofline.seconds(amount))
-    return _Family(
-        roofline=roofline,
-        correction=None if make is None else make().fit(x, target),
-        half_width=_half_width(residuals[best]),
-        lowest=x.min(axis=0),
-        highest=x.max(axis=0),
-    )
-
-
-def _regressors(seed: int) -> list[Callable[[], Any]]:
-    from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
-
-    return [
-        lambda: ExtraTreesRegressor(n_estimators=100, random_state=seed),
-        lambda: GradientBoostingRegressor(
-            n_estimators=150, learning_rate=0.1, max_depth=3, subsample=0.8, random_state=seed
-        ),
-    ]
-
-
-def _validated(
-    make: Callable[[], Any] | None, x: Floats, amount: Floats, seconds: Floats, seed: int
-) -> Floats:
-    """Residuals of log seconds, each from a model that has not seen its kernel: ``[n]``."""
-    order = np.random.default_rng(seed).permutation(len(seconds))
-    residuals = np.empty(len(seconds))
-    for held_out in np.array_split(order, _FOLDS):
-        seen = np.setdiff1d(order, held_out)
-        roofline = fit_roofline(amount[seen], seconds[seen])
-        residual = np.log(seconds / roofline.seconds(amount))
-        learnt = 0.0 if make is None else make().fit(x[seen], residual[seen]).predict(x[held_out])
-        residuals[held_out] = residual[held_out] - learnt
-    return residuals
-
-
-def _half_width(residuals: Floats) -> float:
-    """The quantile of absolute residuals that covers 95 % of new kernels (split conformal).
-
-    With n residuals that is the ceil(0.95 (n + 1))-th smallest; where n is too small for there to
-    be one, the largest is stretched by as much.
-    """
-    ordered = np.sort(np.abs(residuals))
-    rank = math.ceil(_COVERED * (len(ordered) + 1))
-    stretch = max(1.0, rank / len(ordered))
-    chosen = ordered[min(rank, len(ordered)) - 1]
-    return max(_NARROWEST_HALF_WIDTH, float(chosen) * stretch)
-
-
-def _predict(
-    model: _Family, kernels: Sequence[Kernel], lanes: int, origin: Origin
-) -> list[Prediction]:
-    x = features(kernels, vector_lanes=lanes)
-    log_seconds = np.log(model.roofline.seconds(work(kernels)))
-    if model.correction is not None:
-        log_seconds = log_seconds + model.correction.predict(x)
-    # Half of the distance to the nearest measured value, in factors of e, widens the interval.
-    outside = np.maximum(model.lowest - x, x - model.highest).max(axis=1).clip(min=0)
-    half_widths = np.minimum(model.half_width + outside / 2, _LARGEST_LOG_SECONDS)
-    return [
-        Prediction(
-            median_s=math.exp(middle),
-            low_s=math.exp(middle - half),
-            high_s=math.exp(middle + half),
-            origin=origin,
-            extrapolated=bool(far > 0),
+    wrong = np.flatnonzero(~(np.isfinite(seconds) & (seconds > 0)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise DataError(
+            f"kernel {row} ({batch.names[batch.family[row]]}) was measured as {seconds[row]} s: "
+            "measure again."
         )
-        for middle, half, far in zip(log_seconds, half_widths, outside, strict=True)
-    ]
-
-
-def _seconds(kernels: Sequence[Kernel], measured: Mapping[Kernel, float]) -> Floats:
-    return np.array([measured[kernel] for kernel in kernels], np.float64)

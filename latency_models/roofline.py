@@ -1,4 +1,4 @@
-"""The roofline: seconds as work over rates, for operators with few measurements."""
+"""The roofline: seconds as work over rates, which every other model of kernels corrects."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from millifit.latency_models.prediction import Floats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roofline:
-    """Seconds per multiply-add, per byte moved, and per call; none is negative."""
+    """Seconds per unit of each kind of work, such as a multiply-add, a byte moved, and a call; none
+    is negative.
+    """
 
-    rates: tuple[float, float, float]
+    rates: tuple[float, ...]
 
     def seconds(self, work: Floats) -> Floats:
-        """``work: [n, 3]`` (see `features.work`) to positive seconds ``[n]``."""
-        predicted: Floats = work @ np.array(self.rates)
+        """Work ``[n, kinds]``, of which the first ones have rates, to positive seconds ``[n]``."""
+        predicted: Floats = work[:, : len(self.rates)] @ np.array(self.rates)
         return predicted
 
 
@@ -30,7 +32,6 @@ def fit_roofline(work: Floats, seconds: Floats) -> Roofline:
     """
     # Each column is scaled to one, or the solver's tolerance would drop rates of 1e-11 s.
     relative = work / seconds[:, None]
-    scale = relative.max(axis=0)
+    scale = np.maximum(relative.max(axis=0), 1e-300)
     rates, _ = nnls(relative / scale, np.ones(len(seconds)))
-    per_mac, per_byte, per_call = (rates / scale).tolist()
-    return Roofline(rates=(per_mac, per_byte, per_call))
+    return Roofline(rates=tuple((rates / scale).tolist()))

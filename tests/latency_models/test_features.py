@@ -53,13 +53,13 @@ def test_work_is_counted(subject: Kernel, expected_macs: int, expected_weight_by
 
 
 def test_features_are_finite_and_named() -> None:
-    """One column a name; the share of the last vector that is filled tells 20 of 8-wide ones."""
+    """One column a name; 20 channels fill five sixths of three vectors of 8."""
     made = features([kernel("dense", (1, 16), (1, 20))], vector_lanes=8)
     assert made.shape == (1, len(FEATURES))
     assert np.isfinite(made).all()
     row = dict(zip(FEATURES, made[0], strict=True))
-    assert row["out_remainder"] == 0.5
-    assert row["in_remainder"] == 1.0
+    assert row["out_filled"] == pytest.approx(20 / 24)
+    assert row["in_filled"] == 1.0
 
 
 def test_no_kernels_have_no_rows() -> None:

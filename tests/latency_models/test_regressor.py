@@ -6,12 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from millifit.errors import DataError
-from millifit.latency_models.regressor import KernelModel, fit_kernel_model
+from millifit.latency_models.archive import read_state, write_state
+from millifit.latency_models.batch import KernelBatch
+from millifit.latency_models.regressor import KernelModel, fit_kernel_model, fit_measured
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import TensorType
 
@@ -25,7 +28,7 @@ def noisy(kernels: list[Kernel], seconds: Law) -> dict[Kernel, float]:
 
 
 def fitted(kernels: list[Kernel], seconds: Law) -> KernelModel:
-    return fit_kernel_model(noisy(kernels, seconds), vector_lanes=8, seed=0)
+    return fit_measured(noisy(kernels, seconds), vector_lanes=8, seed=0)
 
 
 def test_held_out_kernels_are_predicted(convolutions: list[Kernel], seconds: Law) -> None:
@@ -98,7 +101,7 @@ def test_the_order_of_measuring_does_not_matter(convolutions: list[Kernel], seco
     measured = noisy(convolutions[:40], seconds)
     backwards = dict(reversed(measured.items()))
     made = [
-        fit_kernel_model(each, vector_lanes=8, seed=3).predict(convolutions[40:60])
+        list(fit_measured(each, vector_lanes=8, seed=3).predict(convolutions[40:60]))
         for each in (measured, backwards)
     ]
     assert made[0] == made[1]
@@ -109,10 +112,10 @@ def test_another_process_predicts_the_same(convolutions: list[Kernel], seconds: 
     measured = noisy(convolutions[:20], seconds)
     script = """
 import json, sys
-from millifit.latency_models.regressor import fit_kernel_model
+from millifit.latency_models.regressor import fit_measured
 from millifit.targets.kernel import Kernel
 measured, asked = json.load(sys.stdin)
-model = fit_kernel_model({Kernel.from_dict(k): s for k, s in measured}, vector_lanes=8, seed=0)
+model = fit_measured({Kernel.from_dict(k): s for k, s in measured}, vector_lanes=8, seed=0)
 print(json.dumps([p.median_s for p in model.predict([Kernel.from_dict(k) for k in asked])]))
 """
     plain = (
@@ -123,8 +126,45 @@ print(json.dumps([p.median_s for p in model.predict([Kernel.from_dict(k) for k i
         [sys.executable, "-c", script], input=json.dumps(plain), check=True, capture_output=True,
         text=True,
     )  # fmt: skip
-    model = fit_kernel_model(measured, vector_lanes=8, seed=0)
+    model = fit_measured(measured, vector_lanes=8, seed=0)
     assert json.loads(ran.stdout) == [p.median_s for p in model.predict(convolutions[:50])]
+
+
+def test_a_saved_model_predicts_the_same(
+    convolutions: list[Kernel], seconds: Law, tmp_path: Path
+) -> None:
+    """Written, read and asked again: the same predictions, bit by bit."""
+    model = fitted(
+        convolutions[:60] + [replace(k, precision="int8") for k in convolutions[:3]], seconds
+    )
+    write_state(model.to_state(), tmp_path / "model.npz")
+    read = KernelModel.from_state(read_state(tmp_path / "model.npz"))
+    asked = KernelBatch.of(convolutions[60:], vector_lanes=8)
+    assert list(read.predict(asked)) == list(model.predict(asked))
+
+
+def test_errors_on_held_out_kernels_come_in_the_order_of_the_batch(
+    convolutions: list[Kernel], seconds: Law
+) -> None:
+    """A kernel measured four times too slow stands out at its own place, and bends no other."""
+    batch = KernelBatch.of(convolutions[:60], vector_lanes=8)
+    measured = np.array([seconds(k) for k in convolutions[:60]])
+    measured[17] *= 4
+    model = fit_kernel_model(batch, measured, seed=0)
+    errors = np.abs(model.held_out_log_error)
+    assert errors.argmax() == 17
+    assert np.median(errors) < 0.15
+
+
+def test_a_kernel_far_from_measured_ones_is_less_certain(
+    convolutions: list[Kernel], seconds: Law
+) -> None:
+    """The deviation of what was measured is below that of what was not, on average."""
+    model = fitted(convolutions[:100], seconds)
+    known, unknown = model.deviation(convolutions[:100]), model.deviation(convolutions[100:])
+    assert known.shape == (100,)
+    assert (known > 0).all()
+    assert known.mean() <= unknown.mean()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1e-3])
@@ -134,10 +174,10 @@ def test_seconds_that_are_none_are_refused(
     """One wrong number in a table must not poison the model."""
     measured = noisy(convolutions[:10], seconds) | {convolutions[0]: bad}
     with pytest.raises(DataError, match="measure again"):
-        fit_kernel_model(measured, vector_lanes=8, seed=0)
+        fit_measured(measured, vector_lanes=8, seed=0)
 
 
 def test_nothing_measured_is_an_error() -> None:
     """Without a single measurement there is no prediction to make up."""
     with pytest.raises(DataError, match="nothing to predict from"):
-        fit_kernel_model({}, vector_lanes=8, seed=0)
+        fit_measured({}, vector_lanes=8, seed=0)
