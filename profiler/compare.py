@@ -24,10 +24,15 @@ from millifit.targets.timing import Samples
 FALSE_DISCOVERIES = 0.05
 """Share of what is called changed that may be chance."""
 _NORMAL_95 = 1.959964
+_HALF_NORMAL = 0.6745
+# Fewer values do not show how far they scatter.
+_FEWEST = 8
 # A median's error relative to that of the mean of as many normal samples.
 _MEDIAN = math.sqrt(math.pi / 2)
 # The same machine, measured anew another day, is rarely closer than this.
 _LEAST_NOISE = 0.005
+# Nor is it, where a machine is fit to be measured, further apart than this by itself.
+_MOST_NOISE = 0.05
 # What a single sample is taken to be worth where nothing says how noisy a profile is.
 _UNKNOWN_NOISE = 0.05
 
@@ -59,8 +64,8 @@ class Change:
 class Comparison:
     """Two profiles side by side: what is in both, largest change first, and in one alone.
 
-    `noise` is how far the medians of all that is in both usually differ once their common factor,
-    `shift`, is taken out: what the samples of one run do not show.
+    `shift` is the median ratio of all that is in both, and `noise` the standard deviation, as a
+    share, that two runs differ by where nothing changed: what the samples of one do not show.
     """
 
     changes: tuple[Change, ...]
@@ -104,7 +109,7 @@ def compare(before: Pack, after: Pack, *, share: float = FALSE_DISCOVERIES) -> C
         [math.hypot(_error(first[subject]), _error(second[subject])) for subject, *_ in pairs]
     )
     logs = np.array([math.log(b.median_s / a.median_s) for _, a, b in pairs])
-    between = _between(logs, errors)
+    between = _between(before, after, logs, errors)
     errors = np.hypot(errors, between)
     chances = np.array([math.erfc(z / math.sqrt(2)) for z in np.abs(logs) / errors])
     changed = discoveries(chances, share)
@@ -172,17 +177,39 @@ def _error(one: Measurement | NetworkMeasurement) -> float:
     return _UNKNOWN_NOISE * _MEDIAN / math.sqrt(len(outcome.run_s))
 
 
-def _between(logs: Floats, errors: Floats) -> float:
-    """What two runs differ by beyond the noise within each, from the bulk of what is in both.
+def _between(before: Pack, after: Pack, logs: Floats, errors: Floats) -> float:
+    """What two runs differ by beyond the noise within each measurement.
 
-    Half of the ratios lie within 0.6745 standard deviations of their median, whatever the few that
-    changed do; what their own errors do not explain of that is noise between runs.
+    Where both were measured in several sections, it is how far the anchors of these are apart.
+    Otherwise the bulk of what is in both tells: half of the ratios lie within 0.6745 standard
+    deviations of their median whatever the few that changed do, and what their own errors do not
+    explain of that is noise between the runs, unless it is far more than machines differ by.
     """
-    if len(logs) < 8:
+    drifts = [_drift(pack) for pack in (before, after)]
+    if None not in drifts:
+        return max(_LEAST_NOISE, math.hypot(*(drift for drift in drifts if drift is not None)))
+    if len(logs) < _FEWEST:
         return _LEAST_NOISE
-    spread = float(np.median(np.abs(logs - np.median(logs)))) / 0.6745
+    spread = float(np.median(np.abs(logs - np.median(logs)))) / _HALF_NORMAL
     unexplained = spread**2 - float(np.median(errors)) ** 2
-    return max(_LEAST_NOISE, math.sqrt(max(0.0, unexplained)))
+    return min(_MOST_NOISE, max(_LEAST_NOISE, math.sqrt(max(0.0, unexplained))))
+
+
+def _drift(pack: Pack) -> float | None:
+    """Standard deviation of the logarithm of an anchor's time from section to section.
+
+    None where no anchor was measured often enough.
+    """
+    times: dict[str, list[float]] = {}
+    for section in pack.sections:
+        for key, seconds in section.anchors.items():
+            times.setdefault(key, []).append(math.log(seconds))
+    spreads = [
+        float(np.median(np.abs(np.array(found) - np.median(found)))) / _HALF_NORMAL
+        for found in times.values()
+        if len(found) >= _FEWEST
+    ]
+    return float(np.median(spreads)) if spreads else None
 
 
 def _change(

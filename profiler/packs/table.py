@@ -31,7 +31,7 @@ def read_table(path: Path) -> pd.DataFrame:
         if is_parquet:
             table = pd.read_parquet(path)
         elif path.suffix.lower() in _TEXTS:
-            table = pd.read_csv(path, sep=None, engine="python", skipinitialspace=True)
+            table = pd.read_csv(path, sep=_separator(path), skipinitialspace=True)
         else:
             raise DataError(
                 f"'{path}' is neither Parquet nor named .csv or .tsv. Export the table as one of "
@@ -47,6 +47,13 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"'{path}' has no rows. Export it again.")
     texts = table.select_dtypes("category").columns
     return table.astype(dict.fromkeys(texts, object))
+
+
+def _separator(path: Path) -> str:
+    """The one that the first line has most of."""
+    with path.open(encoding="utf-8") as stream:
+        first = stream.readline()
+    return max(",;\t", key=first.count)
 
 
 def texts(table: pd.DataFrame, name: str) -> list[str]:
@@ -92,5 +99,5 @@ def _refuse(table: pd.DataFrame, name: str, wrong: npt.NDArray[np.bool_], wanted
         more = f" ({int(wrong.sum())} rows are wrong)" if wrong.sum() > 1 else ""
         raise ValueError(
             f"column '{name}', row {row + 1}: it should be {wanted}, got "
-            f"{table[name].iloc[row]!r}{more}"
+            f"'{table[name].iloc[row]}'{more}"
         )

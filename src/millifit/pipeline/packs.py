@@ -50,7 +50,7 @@ def import_profile(
         return _kept(pack, store, source="pack", rows=len(pack))
     table = read_table(file)
     sheet, name = _understood(table, file, mapping, source)
-    findings = check(sheet, _work(sheet), _known(sheet, store))
+    findings = check(sheet, _work(sheet), _known(sheet, store), trust_units=trust_units)
     if findings.doubts and not trust_units:
         raise DataError(
             f"'{file}': {'; '.join(findings.doubts)} Nothing was imported. Name the unit, as in "

@@ -124,7 +124,7 @@ def coverage_chart(pack: Pack) -> Chart | None:
     figure = layout("Kernels", "", height=110 + 26 * len(labels))
     figure["yaxis"] |= rows_axis(labels)
     most = max(measured[family] + failed[family] for family in families)
-    figure["xaxis"] |= {"type": "log", "dtick": 1, "range": [0, 1.05 * math.log10(most) + 0.1]}
+    figure["xaxis"] |= {"type": "log", "dtick": "D2", "range": [0, 1.05 * math.log10(most) + 0.1]}
     figure |= {"barmode": "group", "bargap": 0.3}
     traces = [
         {
