@@ -48,6 +48,10 @@ _KIND = "graph"
 _REGRESSOR = "graph regressor"
 _ROWS = 4096  # graphs that are predicted at a time, to bound the memory
 _UNKNOWN_HALF_WIDTH = math.log(5.0)
+# A low learning rate keeps a network from following noise, as of accuracies of single trainings;
+# latencies have little, and the same number of steps gets closer to them at a higher one.
+_NOISY_RATE = 0.005
+_STEADY_RATE = 0.015
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -189,7 +193,7 @@ def fit_graph_regressor(
         initial,
         _inputs(graphs),
         target,
-        training=training or _training(len(values)),
+        training=training or _training(len(values), _NOISY_RATE),
         seed=seed,
     )
     return GraphRegressor(
@@ -201,8 +205,8 @@ def fit_graph_regressor(
     )
 
 
-def _training(n: int) -> Training:
-    return Training(steps=int(np.clip(n, 400, 1600)), learning_rate=0.01)
+def _training(n: int, learning_rate: float) -> Training:
+    return Training(steps=int(np.clip(n, 400, 1600)), learning_rate=learning_rate)
 
 
 def _inputs(graphs: Graphs) -> tuple[Tensor, Tensor]:
@@ -251,7 +255,12 @@ def fit_graph_model(
     if not (np.all(np.isfinite(seconds)) and np.all(seconds > 0)):
         raise DataError("latencies must be positive seconds: check the table, or measure again.")
     regressor = fit_graph_regressor(
-        graphs, np.log(seconds), seed=seed, width=width, layers=layers, training=training
+        graphs,
+        np.log(seconds),
+        seed=seed,
+        width=width,
+        layers=layers,
+        training=training or _training(len(seconds), _STEADY_RATE),
     )
     return GraphModel(
         regressor=regressor,

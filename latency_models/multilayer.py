@@ -192,7 +192,7 @@ def fit_multilayer_model(
 
 def _training(n: int) -> Training:
     steps = int(np.clip(n, 400, 2000))
-    return Training(steps=steps, learning_rate=0.002, weight_decays=(0.1, 1.0), folds=4)
+    return Training(steps=steps, learning_rate=0.002, weight_decays=(1.0, 4.0), folds=4)
 
 
 def _forward(parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
