@@ -25,29 +25,32 @@ _CELL = re.compile(r"\|(\w+)~0\|\+\|(\w+)~0\|(\w+)~1\|\+\|(\w+)~0\|(\w+)~1\|(\w+
 def encode_cells(cells: Sequence[str]) -> Encoded:
     """Features of cell strings such as ``|skip_connect~0|+|none~0|…~1|+|…~0|…~1|…~2|``.
 
-    Groups: ``edge`` (30, each edge's operator one-hot), ``live`` (30, the same where the edge
-    lies on a path from input to output, and "none" where it does not: some runtimes remove dead
-    edges, others pay for them), ``count`` (5, how often each operator occurs), ``sums`` (4, nodes
-    with at least two and with three inputs, of the whole and of the live cell) and ``depth`` (2,
-    live edges on the longest path, and the convolutions on the path with most of them).
+    Groups: ``edge`` (30, each edge's operator one-hot), ``used`` (30, the same where the output
+    depends on the edge, and "none" where it does not), ``live`` (30, the same where the edge also
+    depends on the input), ``count`` (5, how often each operator occurs), ``sums``, ``used sums``
+    and ``live sums`` (12 each, how many inputs each node adds up, one-hot) and ``depth`` (2, live
+    edges on the longest path, and the convolutions on the path with most of them).
+
+    Runtimes differ in what they remove: some pay for every edge, some drop what the output does
+    not depend on, and most pay for what is computed from zeros.
 
     A cell with an operator that is none of `OPERATORS` is not ``known``, and has no feature for
     that edge. Raises DataError for a string that is no cell at all.
     """
     operators = _operators(cells)
-    live = _live(operators)
-    kept = np.where(live, operators, _NONE)
-    edges, names = _one_hot(operators), _edge_names()
     present = operators != _NONE
+    used = present & _reaching_output(present)
+    live = used & _reached_from_input(present)
+    edges, names, sums = _one_hot(operators), _edge_names(), _sum_names()
     return Encoded.of(
         {
             "edge": (names, edges),
-            "live": (names, _one_hot(kept)),
+            "used": (names, _one_hot(np.where(used, operators, _NONE))),
+            "live": (names, _one_hot(np.where(live, operators, _NONE))),
             "count": (OPERATORS, edges.reshape(len(edges), len(EDGES), -1).sum(axis=1)),
-            "sums": (
-                ("two", "three", "live two", "live three"),
-                np.hstack([_sums(present), _sums(live)]),
-            ),
+            "sums": (sums, _sums(present)),
+            "used sums": (sums, _sums(used)),
+            "live sums": (sums, _sums(live)),
             "depth": (
                 ("edges", "convolutions"),
                 np.column_stack([_longest(live, live), _longest(live, _convolution(operators))]),
@@ -70,19 +73,22 @@ def _operators(cells: Sequence[str]) -> npt.NDArray[np.intp]:
     return np.array(rows, np.intp).reshape(len(rows), len(EDGES))
 
 
-def _live(operators: npt.NDArray[np.intp]) -> Flags:
-    """Which edges lie on a path from the input to the output: ``[n, 6]``."""
-    present = operators != _NONE
-    reached = np.zeros((len(operators), _NODES), bool)
-    used = np.zeros_like(reached)
-    reached[:, 0], used[:, -1] = True, True
-    for edge, (start, end) in enumerate(EDGES):  # ordered by end: starts are done
-        reached[:, end] |= reached[:, start] & present[:, edge]
-    for edge, (start, end) in reversed(list(enumerate(EDGES))):
-        used[:, start] |= used[:, end] & present[:, edge]
-    starts, ends = (list(nodes) for nodes in zip(*EDGES, strict=True))
-    live: Flags = present & reached[:, starts] & used[:, ends]
-    return live
+def _reaching_output(present: Flags) -> Flags:
+    """Which edges end in a node that the output depends on: ``[n, 6]``."""
+    nodes = np.zeros((len(present), _NODES), bool)
+    nodes[:, -1] = True
+    for edge, (start, end) in reversed(list(enumerate(EDGES))):  # ordered by end: ends are done
+        nodes[:, start] |= nodes[:, end] & present[:, edge]
+    return nodes[:, [end for _, end in EDGES]]
+
+
+def _reached_from_input(present: Flags) -> Flags:
+    """Which edges start in a node that depends on the input: ``[n, 6]``."""
+    nodes = np.zeros((len(present), _NODES), bool)
+    nodes[:, 0] = True
+    for edge, (start, end) in enumerate(EDGES):
+        nodes[:, end] |= nodes[:, start] & present[:, edge]
+    return nodes[:, [start for start, _ in EDGES]]
 
 
 def _one_hot(operators: npt.NDArray[np.intp]) -> Floats:
@@ -95,12 +101,19 @@ def _edge_names() -> tuple[str, ...]:
     return tuple(f"{start}-{end} {operator}" for start, end in EDGES for operator in OPERATORS)
 
 
+def _sum_names() -> tuple[str, ...]:
+    return tuple(f"{node} of {inputs}" for node in range(1, _NODES) for inputs in range(_NODES))
+
+
 def _sums(present: Flags) -> Floats:
-    """How many nodes add up at least two inputs, and three: ``[n, 2]``."""
+    """How many inputs each node adds up, one-hot over 0 to 3: ``[n, 3 * 4]``."""
     inputs = np.stack(
-        [present[:, [end == node for _, end in EDGES]].sum(axis=1) for node in range(1, _NODES)]
+        [present[:, [end == node for _, end in EDGES]].sum(axis=1) for node in range(1, _NODES)],
+        axis=1,
     )
-    return np.column_stack([(inputs >= 2).sum(axis=0), (inputs >= 3).sum(axis=0)]).astype(float)
+    hot: Flags = inputs[:, :, None] == np.arange(_NODES)
+    one_hot: Floats = hot.reshape(len(present), -1).astype(np.float64)
+    return one_hot
 
 
 def _convolution(operators: npt.NDArray[np.intp]) -> Flags:
