@@ -1,4 +1,4 @@
-"""Whole networks, from the kernels up: a model of kernels, and what networks take beyond them."""
+"""Whole networks, from the kernels up: a table of kernels, and what networks take beyond them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from millifit.latency_models.archive import State
 from millifit.latency_models.batch import KernelBatch
+from millifit.latency_models.conformal import half_width
 from millifit.latency_models.model import LatencyModel
-from millifit.latency_models.network_batch import Indices, NetworkBatch
+from millifit.latency_models.network_batch import NetworkBatch
 from millifit.latency_models.overhead import OverheadModel, fit_overhead
-from millifit.latency_models.prediction import Flags, Floats, Predictions
+from millifit.latency_models.prediction import ORIGINS, Floats, Predictions
+from millifit.latency_models.regressor import KernelModel
+from millifit.latency_models.table import fit_table
 
-FitKernels = Callable[[KernelBatch, Floats], LatencyModel[KernelBatch]]
-_FOLDS = 5
+FitKernels = Callable[[KernelBatch, Floats], KernelModel]
+_MEASURED = ORIGINS.index("measured")
+_HALF_WIDTH = 0.05  # of the seconds of a kernel that one network alone runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,59 +43,53 @@ class WholeNetworkModel:
 
 
 def fit_whole_network(
-    batch: NetworkBatch,
-    pair_seconds: Floats,
-    seconds: Floats,
-    *,
-    fit_kernels: FitKernels,
-    seed: int,
+    batch: NetworkBatch, pair_seconds: Floats, seconds: Floats, *, fit_kernels: FitKernels
 ) -> WholeNetworkModel:
     """Learn from networks that were timed as a whole, ``seconds [n]``, and kernel by kernel,
     ``pair_seconds [p]`` (see `network_batch.seconds_of_pairs`).
 
-    `fit_kernels` makes the model of kernels, six times over: what networks take beyond their
-    kernels is learnt from prices by models that have not seen the network.
+    `fit_kernels` is `regressor.fit_kernel_model` with a seed. What networks take beyond their
+    kernels is learnt from prices that none of the network's own measurements went into: a kernel's
+    median in other networks, or what the regressor said while it had not seen the kernel.
     """
-    prices = held_out_prices(batch, pair_seconds, fit_kernels=fit_kernels, seed=seed)
-    everything = np.ones(len(pair_seconds), bool)
-    return WholeNetworkModel(
-        kernels=_kernel_model(batch, pair_seconds, everything, fit_kernels),
-        overhead=fit_overhead(batch, prices, seconds),
+    medians = _medians(pair_seconds, batch.kernel, len(batch.kernels))
+    elsewhere = _elsewhere(batch, pair_seconds)
+    shared = np.isfinite(elsewhere)
+    half = _HALF_WIDTH
+    if shared.any():
+        half = max(half, half_width(np.log(pair_seconds[shared] / elsewhere[shared])))
+    measured = Predictions.around(np.log(medians), half, origin="measured")
+    table = fit_table(
+        batch.kernels,
+        measured,
+        model=fit_kernels(batch.kernels, medians),
+        vector_lanes=batch.kernels.vector_lanes,
     )
-
-
-def held_out_prices(
-    batch: NetworkBatch, pair_seconds: Floats, *, fit_kernels: FitKernels, seed: int
-) -> Predictions:
-    """A price for each pair ``[p]``, from models fitted to the kernels of other networks.
-
-    Networks are dealt into five groups; each group's prices come from the other four.
-    """
-    order = np.random.default_rng(seed).permutation(len(batch))
-    made: list[Predictions] = []
-    rows: list[Indices] = []
-    for group in np.array_split(order, min(_FOLDS, len(order))):
-        out = np.isin(batch.network, group)
-        model = _kernel_model(batch, pair_seconds, ~out, fit_kernels)
-        rows.append(np.flatnonzero(out))
-        made.append(model.predict(batch.kernels.take(batch.kernel[out])))
-    return _joined(made).take(np.argsort(np.concatenate(rows)))
-
-
-def _kernel_model(
-    batch: NetworkBatch, pair_seconds: Floats, pairs: Flags, fit_kernels: FitKernels
-) -> LatencyModel[KernelBatch]:
-    """A model of the kernels of some pairs; of a kernel in several networks the median counts."""
-    kernels, member = np.unique(batch.kernel[pairs], return_inverse=True)
-    medians = [np.median(pair_seconds[pairs][member == number]) for number in range(len(kernels))]
-    return fit_kernels(batch.kernels.take(kernels), np.array(medians, np.float64))
-
-
-def _joined(parts: list[Predictions]) -> Predictions:
-    return Predictions(
-        median_s=np.concatenate([each.median_s for each in parts]),
-        low_s=np.concatenate([each.low_s for each in parts]),
-        high_s=np.concatenate([each.high_s for each in parts]),
-        origin=np.concatenate([each.origin for each in parts]),
-        extrapolated=np.concatenate([each.extrapolated for each in parts]),
+    unseen = table.unseen(batch.kernels).take(batch.kernel)
+    own_half = np.log(unseen.high_s / unseen.low_s) / 2
+    prices = Predictions.around(
+        np.log(np.where(shared, elsewhere, unseen.median_s)),
+        np.where(shared, half, own_half),
+        origin=np.where(shared, _MEASURED, unseen.origin).astype(np.uint8),
+        extrapolated=unseen.extrapolated & ~shared,
     )
+    return WholeNetworkModel(kernels=table, overhead=fit_overhead(batch, prices, seconds))
+
+
+def _medians(values: Floats, group: npt.NDArray[np.intp], count: int) -> Floats:
+    """The median of the values of each group: ``[count]``; every group has some."""
+    order = np.argsort(group, kind="stable")
+    ends = np.cumsum(np.bincount(group, minlength=count))[:-1]
+    return np.array([np.median(part) for part in np.split(values[order], ends)], np.float64)
+
+
+def _elsewhere(batch: NetworkBatch, pair_seconds: Floats) -> Floats:
+    """What the kernel of each pair took in other networks, NaN where none runs it: ``[p]``."""
+    elsewhere = np.full(len(pair_seconds), np.nan)
+    order = np.argsort(batch.kernel, kind="stable")
+    ends = np.cumsum(np.bincount(batch.kernel, minlength=len(batch.kernels)))[:-1]
+    for pairs in np.split(order, ends):
+        if len(pairs) > 1:
+            for pair in pairs:
+                elsewhere[pair] = np.median(pair_seconds[pairs[pairs != pair]])
+    return elsewhere
