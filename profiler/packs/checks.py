@@ -56,7 +56,7 @@ def check(
 
     With `trust_units` no row is bad for being faster or slower than any device.
     """
-    bad = dict(_no_latency(sheet))
+    bad = _negative(sheet) | dict(_no_latency(sheet))
     if work is not None and not trust_units:
         bad = _impossible(sheet, work) | bad
     sound = np.array([row not in bad for row in range(len(sheet))], np.bool_) & sheet.timed
@@ -102,6 +102,18 @@ def _no_latency(sheet: Sheet) -> list[tuple[int, str]]:
         else:
             said = f"a latency of {value:g} s is absurd"
         found.append((row, said))
+    return found
+
+
+def _negative(sheet: Sheet) -> dict[int, str]:
+    """Rows whose energy or standard deviation is less than nothing, or infinite."""
+    found = {}
+    for name, unit, values in (
+        ("an energy", "J", sheet.energy_j),
+        ("a standard deviation", "s", sheet.std_s),
+    ):
+        for row in np.flatnonzero((values < 0) | np.isinf(values)).tolist():
+            found[row] = f"{name} of {values[row]:g} {unit}"
     return found
 
 

@@ -29,7 +29,7 @@ def convolution_kernels(table: pd.DataFrame) -> list[Kernel]:
     ops = {name: operator_name(name)[0] for name in table["op_type"].unique()}
     precisions = {name: precision_name(name) for name in table["precision"].unique()}
     columns = (
-        whole_numbers(table, name)
+        whole_numbers(table, name, 1 if name in ("batch", "groups") else None)
         for name in ("batch", "in_ch", "in_h", "in_w", "out_ch", "kernel_hw", "stride", "groups")
     )
     rows = zip(

@@ -44,7 +44,7 @@ def _sheet(seen: Mapped, path: Path) -> Sheet:
     if latency is None:
         raise UsageError(
             f"no column of '{path}' is known to hold the latency: say which, and its unit, as in "
-            f"--map latency_ms=COLUMN. The columns are {', '.join(map(str, seen.table.columns))}."
+            f"--map latency_ms=COLUMN. The columns are {seen.own}."
         )
     unknown: Counter[str] = Counter()
     subjects: Sequence[Kernel | Subject]
@@ -176,7 +176,7 @@ def _whole(
     if required:
         raise UsageError(
             f"no column says '{field}': name it, as in --map {field}=COLUMN. The columns are "
-            f"{', '.join(map(str, seen.table.columns))}."
+            f"{seen.own}."
         )
     return default if isinstance(default, list) else [default] * len(seen.table)
 

@@ -68,6 +68,11 @@ class Mapped:
     table: pd.DataFrame
     columns: Mapping[str, str]
 
+    @property
+    def own(self) -> str:
+        """The names of the table's columns, for a message."""
+        return ", ".join(name for name in map(str, self.table.columns) if name[:6] != "--map ")
+
     def column(self, *fields: str) -> str | None:
         """The column of the first of these fields that the table has."""
         return next((self.columns[name] for name in fields if name in self.columns), None)

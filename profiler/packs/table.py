@@ -40,8 +40,10 @@ def read_table(path: Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError as error:
         raise DataError(f"'{path}' is empty. Export it again.") from error
     except (OSError, ValueError, pd.errors.ParserError, pa.ArrowException) as error:
+        said = str(error).rstrip(".")
+        said = str(error).rstrip(".")
         raise DataError(
-            f"cannot read '{path}': {error}. It may be cut off: get it again."
+            f"cannot read '{path}': {said}. It may be cut off: get it again."
         ) from error
     if table.empty:
         raise DataError(f"'{path}' has no rows. Export it again.")

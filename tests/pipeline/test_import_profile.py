@@ -73,6 +73,17 @@ def test_impossible_latencies(
     assert store.count() == 19
 
 
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [("energy_j", "row 2: an energy of -1 J"), ("latency_std_s", "row 2: a standard deviation of")],
+)
+def test_negative_companions(imported, table: pd.DataFrame, column: str, reason: str) -> None:
+    """Energy and spread cannot be less than nothing either; missing they may be."""
+    values = [None, -1.0, *[0.1] * (len(table) - 2)]
+    with pytest.raises(DataError, match=reason):
+        imported(table.assign(**{column: values}))
+
+
 def test_many_bad_rows_are_counted(imported, table: pd.DataFrame) -> None:
     """The first five are named."""
     table.loc[:6, "latency_s"] = -1.0

@@ -285,7 +285,8 @@ def _target_key(target: str | None) -> str | None:
 def _counts(found: Mapping[str, Any]) -> str:
     kinds = ((found["kernels"], "kernels"), (found["networks"], "networks"))
     parts = [f"{count} {kind}" for count, kind in kinds if count]
-    parts.append(f"{len(found['targets'])} targets")
+    targets = len(found["targets"])
+    parts.append(f"{targets} target{'s' if targets != 1 else ''}")
     if found["failed"]:
         parts.append(f"{found['failed']} failed")
     return f"({found['rows']} rows: {', '.join(parts)})"
@@ -296,4 +297,6 @@ def _ms(seconds: float | None) -> str:
 
 
 def _slower(ratio: float) -> str:
+    if round(ratio, 2) == 1 or round(1 / ratio, 2) == 1:
+        return "unchanged"
     return f"{ratio:.2f}x slower" if ratio >= 1 else f"{1 / ratio:.2f}x faster"
