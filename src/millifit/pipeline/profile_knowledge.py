@@ -17,7 +17,7 @@ from millifit.targets.timing import Failed, Samples
 
 _RANDOM_SHARE = 0.1  # of what is measured, drawn from the held-out tenth as networks call it
 _FIRST_FIT = 12  # measurements
-_GROWTH = 1.25  # the model is fitted again when there are so many times more
+_GROWTH = 1.4  # the model is fitted again when there are so many times more
 _FIT_SHARE = 0.08  # of the time of a run may go into fitting
 
 
@@ -84,7 +84,11 @@ class Knowledge:
             self._measured[each.kernel, each.policy] = each
 
     def doubt(self, sections: Set[int]) -> None:
-        """Leave what was measured in some sections out of model and errors."""
+        """Leave what was measured in some sections out of model and errors.
+
+        Unless that is more than half of all: then the machine is never calm, and doubtful times
+        are better than none.
+        """
         self._doubted = sections
 
     def in_doubt(self) -> list[Item]:
@@ -117,17 +121,24 @@ class Knowledge:
         """What is to be known."""
         return self._pool
 
+    def broken(self, calls: Iterable[Item]) -> Failed | None:
+        """Why some kernel among calls does not run, if that is known of one."""
+        outcomes = (self._measured[item].outcome for item in calls if item in self._measured)
+        return next((outcome for outcome in outcomes if isinstance(outcome, Failed)), None)
+
     def missing(self) -> list[Item]:
         """The items of the pool that are not measured."""
         return [item for item in self._pool.items if item not in self._measured]
 
     def seconds(self) -> dict[Item, float]:
         """The medians of what was measured and is not in doubt."""
-        return {
-            item: each.outcome.median_s
+        timed = {
+            item: (each.outcome.median_s, each.section in self._doubted)
             for item, each in self._measured.items()
-            if isinstance(each.outcome, Samples) and each.section not in self._doubted
+            if isinstance(each.outcome, Samples)
         }
+        never_calm = 2 * sum(doubted for _, doubted in timed.values()) > len(timed)
+        return {item: s for item, (s, doubted) in timed.items() if never_calm or not doubted}
 
     def next(self, count: int) -> list[Item]:
         """What to measure next, at most `count`, a tenth of it drawn at random; in order."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from millifit.errors import CompileError, MeasurementError
+from millifit.errors import BundleError, CompileError, MeasurementError
 from millifit.pipeline.bundles import write_input
 from millifit.pipeline.profile_pool import PoolNetwork
 from millifit.profiler.network_measurement import NetworkMeasurement, network_measurement_key
@@ -53,10 +53,14 @@ def measure_network(
     environment: Mapping[str, str],
     section: int,
     seed: int,
+    broken: Failed | None = None,
     build: Build = build_bundle,
     now: Callable[[], float] = time.time,
 ) -> NetworkMeasurement:
-    """Compile and time a network; that it cannot be is a result, too."""
+    """Compile and time a network; that it cannot be is a result, too.
+
+    `broken` says that a kernel of it does not run: it could take this process with it.
+    """
     return NetworkMeasurement(
         name=network.name,
         space=network.space,
@@ -67,7 +71,7 @@ def measure_network(
         versions=code_versions(),
         policy=POLICY,
         environment=environment,
-        outcome=_timed(network, target, timer, seed, build),
+        outcome=broken or _timed(network, target, timer, seed, build),
         section=section,
         taken_at_s=now(),
     )
@@ -90,6 +94,6 @@ def _timed(
             found = timer.time_networks(
                 {network.name: contender}, policy=POLICY, on_round=lambda _: None
             )
-        except (CompileError, MeasurementError) as error:
+        except (BundleError, CompileError, MeasurementError) as error:
             return Failed(reason=str(error)[:500])
     return found[network.name].round_medians

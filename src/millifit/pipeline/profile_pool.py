@@ -84,7 +84,7 @@ class Pool:
 
     def shares(self, seconds: Floats) -> Floats:
         """The share of a network's time that each item takes, on average, if it takes `seconds`."""
-        totals = self.calls @ seconds
+        totals = np.maximum(self.calls @ seconds, np.finfo(float).tiny)
         mean: Floats = (self.calls * seconds / totals[:, None]).mean(axis=0)
         return mean
 

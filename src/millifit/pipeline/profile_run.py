@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -213,19 +214,19 @@ class ProfileRun:
     def _network_is_due(self) -> bool:
         if not self.knowledge.missing():
             return True
-        if self._limits.seconds is None:
-            return False
-        spent_s = self.tally.network_s + self.tally.each_network_s
-        left_s = self._limits.seconds - self.elapsed_s
-        return spent_s <= _NETWORK_SHARE * self.elapsed_s and left_s > self.tally.each_network_s
+        if self._limits == Limits():
+            return False  # they come when all kernels are known
+        next_s = self.tally.each_network_s
+        left_s = math.inf if self._limits.seconds is None else self._limits.seconds - self.elapsed_s
+        return self.tally.network_s + next_s <= _NETWORK_SHARE * self.elapsed_s and next_s < left_s
 
     def _measure_network(self, section: Section) -> None:
         began = self._clock()
         network = self._networks.pop(0)
         found = measure_network(
-            network, target=self._target, timer=self._timer,
-            environment=section.environment, section=section.number, seed=self._seed,
-            build=self._build,
+            network, target=self._target, timer=self._timer, environment=section.environment,
+            section=section.number, seed=self._seed,
+            broken=self.knowledge.broken(network.items), build=self._build,
         )  # fmt: skip
         if found.key in self._network_tries:
             self._store.supersede_networks(found)
