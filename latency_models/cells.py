@@ -1,9 +1,10 @@
-"""DARTS cells as codes: the encoding of arXiv 2001.06392, and its relaxation.
+"""DARTS cells as codes for a latency predictor (arXiv 2001.06392), and their relaxation.
 
 An architecture has two cells, normal and reduction, of four nodes each. Node j has an edge from
 each of the cell's two inputs and each earlier node, 2 + 3 + 4 + 5 = 14 in all, and keeps two of
 them; every edge has one of eight operators, ``none`` where it is not kept. One-hot, that is
-2 x 14 x 8 = 224 numbers.
+2 x 14 x 8 = 224 numbers. How that paper encodes and relaxes them could not be checked in detail;
+that edges which are not kept count as ``none``, and the straight-through choice of two, are ours.
 """
 
 from __future__ import annotations

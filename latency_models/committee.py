@@ -2,8 +2,9 @@
 
 Every member is trained on all folds but one, for every candidate of the weight decay, all members
 in one batched computation. The errors of the members on the folds that they have not seen choose
-the decay and become intervals (cross-conformal, as CV+ of arXiv 1905.02928); the members of the
-chosen decay predict together, by their mean, so that nothing is fitted a second time.
+the decay and become intervals: the errors of CV+ (arXiv 1905.02928, section 3), though as one width
+for all. The members of the chosen decay predict together, by their mean, so that nothing is fitted
+a second time; as a mean errs less than one member, such intervals are a little too wide.
 """
 
 from __future__ import annotations
