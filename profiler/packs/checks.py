@@ -15,23 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 from millifit.profiler.packs.sheet import Floats, Setting, Sheet
+from millifit.profiler.packs.units import (
+    FEWEST_ROWS,
+    LEAST_PER_S,
+    beside,
+    compared,
+    other_unit,
+    residuals,
+)
 from millifit.targets.kernel import Kernel
 
 # No device computes or moves more, and none that runs networks is slower and takes this long.
 _MOST_MACS_PER_S = 1.5e15
 _MOST_BYTES_PER_S = 1e14
-_SLOW_S, _LEAST_PER_S = 10e-3, 1e6
+_SLOW_S = 10e-3
 _SHORTEST_S, _LONGEST_S = 1e-9, 1e5
-# Calling a kernel takes longer than the first and, on any device, less than the second.
-_FASTEST_CALL_S, _SLOWEST_CALL_S = 30e-9, 2e-3
-# What computes so much is large, and its calls are not that short.
-_BIG_PER_S, _BIG_CALL_S = 2e12, 200e-9
-_UNEXPLAINED, _SOME = 0.2, 0.05
 # Repeated rows may differ by this factor, and by this many times what they usually do.
 _CONTRADICTION, _BEYOND_NOISE = 4.0, 8.0
 # Decades from the line through all rows of an operator: 1000x is 3.
 _ASIDE = 2.3
-_FEWEST_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +52,14 @@ def check(
     work: Floats | None,
     known: Mapping[tuple[str, object], float] | None = None,
     *,
+    profiles: Mapping[str, tuple[Floats, Floats]] | None = None,
     trust_units: bool = False,
 ) -> Findings:
     """Judge a sheet: `work` is ``[n, 2]``; `known` are seconds by (target's key, subject).
 
-    With `trust_units` no row is bad for being faster or slower than any device.
+    `profiles` are work ``[m, 2]`` and seconds ``[m]`` of all kernels that are known of a target, by
+    its key: they tell a unit where none of the sheet's kernels is among them. With `trust_units`
+    no row is bad for being faster or slower than any device.
     """
     bad = _negative(sheet) | dict(_no_latency(sheet))
     if work is not None and not trust_units:
@@ -65,9 +70,11 @@ def check(
     notes: list[str] = []
     for setting, rows in _by_setting(sheet):
         kept = rows[sound[rows]]
-        told = _compared(sheet, setting, kept, known or {})
+        told = compared(sheet, setting, kept, known or {})
+        if not told and work is not None and setting.target_key in (profiles or {}):
+            told = beside(sheet, setting, kept, work, (profiles or {})[setting.target_key])
         if not told and work is not None:
-            told = _other_unit(sheet, setting, rows, work, bad)
+            told = other_unit(sheet, setting, rows, work, bad)
         doubts += told
         if work is not None:
             aside |= _aside(sheet, kept, work)
@@ -123,7 +130,7 @@ def _impossible(sheet: Sheet, work: Floats) -> dict[int, str]:
     with np.errstate(invalid="ignore"):
         macs_per_s, bytes_per_s = work[:, 0] / seconds, work[:, 1] / seconds
         fast = (macs_per_s > _MOST_MACS_PER_S) | (bytes_per_s > _MOST_BYTES_PER_S)
-        slow = (seconds > _SLOW_S) & (np.maximum(macs_per_s, bytes_per_s) < _LEAST_PER_S)
+        slow = (seconds > _SLOW_S) & (np.maximum(macs_per_s, bytes_per_s) < LEAST_PER_S)
     found = {}
     for row in np.flatnonzero(fast | slow).tolist():
         rate = (
@@ -134,63 +141,6 @@ def _impossible(sheet: Sheet, work: Floats) -> dict[int, str]:
     return found
 
 
-def _other_unit(
-    sheet: Sheet,
-    setting: Setting,
-    rows: npt.NDArray[np.intp],
-    work: Floats,
-    bad: Mapping[int, str],
-) -> list[str]:
-    """Whether all rows of a setting look 1000 times too fast or too slow."""
-    with np.errstate(invalid="ignore"):
-        rows = rows[sheet.timed[rows] & (sheet.latency_s[rows] > 0)]
-        rows = rows[np.isfinite(sheet.latency_s[rows])]
-    if len(rows) < _FEWEST_ROWS:
-        return []
-    seconds = sheet.latency_s[rows]
-    rates = work[rows] / seconds[:, None]
-    best = np.quantile(rates, 0.99, axis=0)
-    judged = float(np.mean([row in bad for row in rows.tolist()]))
-    fast = judged > 0.5 and float(np.median(rates.max(axis=1))) > _LEAST_PER_S
-    slow = judged > 0.5 and not fast
-    # Where the best rows' rates leave most of a row's time unexplained, it is the call that costs.
-    calls = np.max(work[rows] / best, axis=1) / seconds < _UNEXPLAINED
-    quick_s = float(np.quantile(seconds, 0.05))
-    if fast or quick_s < _FASTEST_CALL_S or (best[0] > _BIG_PER_S and quick_s < _BIG_CALL_S):
-        said = f"a kernel takes {np.median(seconds):.1e} s here, and the best rows compute "
-        said += f"{best[0]:.1e} multiply-adds per second"
-        return [f"{setting.target_key}: {said}; {_units(1e3)}"]
-    if slow or (float(seconds.min()) > _SLOWEST_CALL_S and calls.mean() > _SOME):
-        said = f"even the smallest kernels take {np.min(seconds):.1e} s"
-        return [f"{setting.target_key}: {said}; {_units(1e-3)}"]
-    return []
-
-
-def _units(factor: float) -> str:
-    if factor > 1:
-        return "it looks 1000 times too fast or more: is the column in a larger unit?"
-    return "it looks 1000 times too slow or more: is the column in a smaller unit?"
-
-
-def _compared(
-    sheet: Sheet,
-    setting: Setting,
-    rows: npt.NDArray[np.intp],
-    known: Mapping[tuple[str, object], float],
-) -> list[str]:
-    """Whether the target is known, and its times are 1000 times these, or a thousandth."""
-    pairs = [(known.get((setting.target_key, sheet.subjects[row])), row) for row in rows.tolist()]
-    ratios = [math.log10(sheet.latency_s[row] / before) for before, row in pairs if before]
-    if not ratios:
-        return []
-    middle = float(np.median(ratios))
-    decades = round(middle / 3) * 3
-    if decades == 0 or abs(middle - decades) > 0.5:
-        return []
-    said = f"{len(ratios)} rows are known already, and take {10**middle:.3g} times as long here"
-    return [f"{setting.target_key}: {said}; {_units(10.0**-decades)}"]
-
-
 def _aside(sheet: Sheet, rows: npt.NDArray[np.intp], work: Floats) -> dict[int, str]:
     """Rows far from the line of their operator: some may be in another unit than the rest."""
     found: dict[int, str] = {}
@@ -199,9 +149,9 @@ def _aside(sheet: Sheet, rows: npt.NDArray[np.intp], work: Floats) -> dict[int, 
         subject = sheet.subjects[row]
         ops.setdefault(subject.op if isinstance(subject, Kernel) else "", []).append(row)
     for op, mine in ops.items():
-        if len(mine) < _FEWEST_ROWS:
+        if len(mine) < FEWEST_ROWS:
             continue
-        decades = _residuals(np.log10(np.maximum(work[mine], 1.0)), np.log10(sheet.latency_s[mine]))
+        decades = residuals(work[mine], sheet.latency_s[mine])
         for place in np.flatnonzero(np.abs(decades) > _ASIDE).tolist():
             row = mine[place]
             factor = 10 ** float(decades[place])
@@ -212,22 +162,6 @@ def _aside(sheet: Sheet, rows: npt.NDArray[np.intp], work: Floats) -> dict[int, 
     return found
 
 
-def _residuals(x: Floats, y: Floats) -> Floats:
-    """What is left of y ``[n]`` after the line on x ``[n, k]`` of least absolute deviation.
-
-    The line does not fall below what the fastest rows take: that is what calling a kernel costs.
-    """
-    design = np.column_stack([x, np.ones(len(y))])
-    weights = np.ones(len(y))
-    for _ in range(12):
-        root = np.sqrt(weights)[:, None]
-        line, *_ = np.linalg.lstsq(design * root, y * root[:, 0], rcond=None)
-        residuals = y - design @ line
-        weights = 1.0 / np.maximum(np.abs(residuals), 0.05)
-    left: Floats = y - np.maximum(design @ line, np.quantile(y, 0.02))
-    return left
-
-
 def _contradictions(sheet: Sheet, sound: npt.NDArray[np.bool_]) -> dict[int, str]:
     """Rows of one subject that differ far beyond what repeated rows of this table usually do."""
     groups = [rows[sound[rows]] for rows in sheet.groups()] if len(sheet) else []
@@ -236,7 +170,7 @@ def _contradictions(sheet: Sheet, sound: npt.NDArray[np.bool_]) -> dict[int, str
         return {}
     spreads = np.array([np.ptp(np.log(sheet.latency_s[rows])) for rows in repeated])
     # The usual spread is that of the others, or a single pair would excuse itself.
-    usual = float(np.median(spreads)) if len(repeated) >= _FEWEST_ROWS else 0.0
+    usual = float(np.median(spreads)) if len(repeated) >= FEWEST_ROWS else 0.0
     most = max(math.log(_CONTRADICTION), _BEYOND_NOISE * usual)
     found = {}
     for rows, spread in zip(repeated, spreads, strict=True):
@@ -251,7 +185,7 @@ def _contradictions(sheet: Sheet, sound: npt.NDArray[np.bool_]) -> dict[int, str
 
 def _far_from_median(sheet: Sheet, setting: Setting, rows: npt.NDArray[np.intp]) -> list[str]:
     """Whole networks that are thousands of times faster or slower than most of a table."""
-    if len(rows) < _FEWEST_ROWS:
+    if len(rows) < FEWEST_ROWS:
         return []
     decades = np.abs(np.log10(sheet.latency_s[rows] / np.median(sheet.latency_s[rows])))
     far = rows[decades > _ASIDE]

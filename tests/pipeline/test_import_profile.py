@@ -140,6 +140,17 @@ def test_a_known_device_tells_the_unit(imported, store: Store) -> None:
     assert store.count() == 3
 
 
+def test_other_kernels_of_a_known_device_tell_the_unit(
+    imported, store: Store, table: pd.DataFrame
+) -> None:
+    """None of the rows is known, but what the device's other kernels take is."""
+    imported(table)
+    other = table.assign(in_ch=table["in_ch"] + 4, latency_s=table["latency_s"] / 1e3)
+    with pytest.raises(DataError, match="by the 20 kernels that are known of it, rows take 0"):
+        imported(other)
+    assert imported(other.assign(latency_s=table["latency_s"]))["new_kernels"] == 20
+
+
 def test_some_rows_in_another_unit(imported, table: pd.DataFrame) -> None:
     """A few rows 1000 times the others are named one by one."""
     table.loc[[2, 17], "latency_s"] *= 1e3

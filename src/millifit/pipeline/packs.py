@@ -50,7 +50,8 @@ def import_profile(
         return _kept(pack, store, source="pack", rows=len(pack))
     table = read_table(file)
     sheet, name = _understood(table, file, mapping, source)
-    findings = check(sheet, _work(sheet), _known(sheet, store), trust_units=trust_units)
+    known = _known(sheet, store)
+    findings = check(sheet, _work(sheet), known, profiles=_profiles(known), trust_units=trust_units)
     if findings.doubts and not trust_units:
         raise DataError(
             f"'{file}': {'; '.join(findings.doubts)} Nothing was imported. Name the unit, as in "
@@ -112,6 +113,17 @@ def _known(sheet: Sheet, store: Store) -> dict[tuple[str, object], float]:
                 )
                 found[key, subject] = network.outcome.median_s
     return found
+
+
+def _profiles(known: Mapping[tuple[str, object], float]) -> dict[str, tuple[Floats, Floats]]:
+    """Work ``[m, 2]`` and seconds ``[m]`` of the kernels that are known, by target."""
+    found: dict[str, tuple[list[Kernel], list[float]]] = {}
+    for (key, subject), seconds in known.items():
+        if isinstance(subject, Kernel):
+            kernels, times = found.setdefault(key, ([], []))
+            kernels.append(subject)
+            times.append(seconds)
+    return {key: (work(kernels)[:, :2], np.array(times)) for key, (kernels, times) in found.items()}
 
 
 def _refusal(file: Path, sheet: Sheet, findings: Findings) -> str:
