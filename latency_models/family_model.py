@@ -23,7 +23,7 @@ FEWEST_FOR_REGRESSION = 8
 FEWEST_FOR_ROOFLINE = 2
 _FEWEST_FOR_ALL_TERMS = 32
 _FEWEST_FOR_TREES = 48
-_MOST_FOR_PROCESS = 1280
+_MOST_FOR_PROCESS = 1000
 _SIMPLE_TERMS = 3
 _FOLDS = 5
 _HELD_OUT_SHARE = 5  # every fifth kernel, where there are thousands
@@ -139,11 +139,12 @@ def fit_family(x: Singles, terms: Floats, seconds: Floats, *, seed: int) -> Fitt
     """Learn the kernels of one family; the more there are, the more flexible the model.
 
     From 8 kernels a Gaussian process corrects the roofline, from 48 together with trees where they
-    help, from 1280 a perceptron.
+    help, above 1000 a perceptron.
     """
     if len(seconds) < FEWEST_FOR_REGRESSION:
         return roofline_family(x, terms, seconds)
-    kinds = terms.shape[1] if len(seconds) >= _FEWEST_FOR_ALL_TERMS else _SIMPLE_TERMS
+    some = _FEWEST_FOR_ALL_TERMS <= len(seconds) <= _MOST_FOR_PROCESS
+    kinds = terms.shape[1] if some else _SIMPLE_TERMS
     roofline = fit_roofline(terms[:, :kinds], seconds)
     target = np.log(seconds / roofline.seconds(terms))
     if len(seconds) > _MOST_FOR_PROCESS:

@@ -18,22 +18,27 @@ from millifit.latency_models.prediction import Floats
 if TYPE_CHECKING:
     import torch
 
-_WIDTHS = (96, 96, 96)
+_WIDTHS = (128, 64, 64)
 _BATCH = 128
-_STEPS = 6_000
+_STEPS = 10_000
 _LEARNING_RATE = 4e-3
 _WEIGHT_DECAY = 0.1
 _TOLERANCE = 0.03  # of log seconds: smaller errors are squared, larger ones are not
 _FARTHEST = 5.0  # standard deviations that a feature may lie outside
 _BLOCK = 1024
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perceptron:
-    """Layers of ``weights[i] [inputs, outputs]`` with x * clip(x / 6 + 1/2, 0, 1) between them."""
+    """Layers of ``weights[i] [inputs, outputs]`` and ``biases[i] [outputs]``.
 
-    scale: Singles
-    shift: Singles
+    Features are kept between `least` and `most` first. What a layer makes becomes
+    ``(u - 1/2) clip(u, 0, 1)``, which is a hard swish whose factors are in the weights.
+    """
+
+    least: Singles  # [features]
+    most: Singles
     weights: tuple[Singles, ...]
     biases: tuple[Singles, ...]
 
@@ -42,22 +47,19 @@ class Perceptron:
         made = np.empty(len(x))
         for start in range(0, len(x), _BLOCK):
             rows = slice(start, start + _BLOCK)
-            z = x[rows] * self.scale
-            z += self.shift
-            np.clip(z, -_FARTHEST, _FARTHEST, out=z)
+            u = np.clip(x[rows], self.least, self.most)
             for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-                z = z @ weight
-                z += bias
-                gate = z * np.float32(1 / 6)
-                gate += np.float32(0.5)
-                np.clip(gate, 0, 1, out=gate)
-                z *= gate
-            made[rows] = (z @ self.weights[-1])[:, 0] + self.biases[-1][0]
+                u = u @ weight
+                u += bias
+                gate = np.clip(u, _ZERO, _ONE)
+                u -= _HALF
+                u *= gate
+            made[rows] = (u @ self.weights[-1])[:, 0] + self.biases[-1][0]
         return made
 
     def to_state(self) -> State:
         """Plain arrays; `from_state` is the inverse."""
-        arrays = {"scale": self.scale, "shift": self.shift}
+        arrays = {"least": self.least, "most": self.most}
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             arrays |= {f"weight{number}": weight, f"bias{number}": bias}
         return State(kind="perceptron", facts={"layers": len(self.weights)}, arrays=arrays)
@@ -67,8 +69,8 @@ class Perceptron:
         """The perceptron that `to_state` described."""
         layers = range(int(state.fact("layers")))
         return cls(
-            scale=state.array("scale", ndim=1),
-            shift=state.array("shift", ndim=1),
+            least=state.array("least", ndim=1),
+            most=state.array("most", ndim=1),
             weights=tuple(state.array(f"weight{n}", ndim=2) for n in layers),
             biases=tuple(state.array(f"bias{n}", ndim=1) for n in layers),
         )
@@ -79,20 +81,32 @@ def fit_perceptron(x: Singles, target: Floats, *, seed: int) -> Perceptron:
     import torch
 
     middle, spread = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0).astype(np.float32)
-    shift = (-middle * scale).astype(np.float32)
+    live = spread > 1e-6
+    scale = np.where(live, 1 / np.maximum(spread, 1e-6), 0.0).astype(np.float32)
+    far = np.where(live, _FARTHEST * spread, 0.0).astype(np.float32)
+    least, most = middle - far, middle + far
     centre, unit = float(target.mean()), max(float(target.std()), 1e-9)
     layers = _trained(
-        torch.from_numpy(np.clip(x * scale + shift, -_FARTHEST, _FARTHEST)),
+        torch.from_numpy((np.clip(x, least, most) - middle) * scale),
         torch.from_numpy(((target - centre) / unit).astype(np.float32)),
         tolerance=_TOLERANCE / unit,
         generator=torch.Generator().manual_seed(seed),
     )
-    weights = [layer.weight.detach().numpy().T.copy() for layer in layers]
-    biases = [layer.bias.detach().numpy().copy() for layer in layers]
-    weights[-1] = weights[-1] * np.float32(unit)
-    biases[-1] = biases[-1] * np.float32(unit) + np.float32(centre)
-    return Perceptron(scale=scale, shift=shift, weights=tuple(weights), biases=tuple(biases))
+    weights = [layer.weight.detach().numpy().T.astype(np.float64) for layer in layers]
+    biases = [layer.bias.detach().numpy().astype(np.float64) for layer in layers]
+    weights[0] *= scale[:, None]
+    biases[0] -= middle @ weights[0]
+    for n in range(len(layers) - 1):  # hard swish: 6 (u - 1/2) clip(u, 0, 1) of u = z / 6 + 1/2
+        weights[n], biases[n] = weights[n] / 6, biases[n] / 6 + 0.5
+        weights[n + 1] *= 6
+    weights[-1] *= unit
+    biases[-1] = biases[-1] * unit + centre
+    return Perceptron(
+        least=least,
+        most=most,
+        weights=tuple(weight.astype(np.float32) for weight in weights),
+        biases=tuple(bias.astype(np.float32) for bias in biases),
+    )
 
 
 def _trained(

@@ -25,6 +25,7 @@ from millifit.targets.kernel import Kernel
 
 _UNKNOWN_HALF_WIDTH = math.log(5.0)  # of the interval of log seconds
 _NORMAL_95 = 1.96
+_BLOCK = 2048  # kernels at a time: what is computed of them stays in the cache
 _PREDICTED, _UNKNOWN = ORIGINS.index("predicted"), ORIGINS.index("unknown")
 
 
@@ -93,11 +94,11 @@ class KernelModel:
         members = batch.members()
         for name, rows in members.items():
             model = self.families.get(name)
-            alone = len(members) == 1
-            x = batch.features if alone else batch.features[rows]
-            terms = batch.terms if alone else batch.terms[rows]
-            log_s[rows], half[rows], outside[rows] = (model or self.pooled).predict(x, terms)
             known[rows] = model is not None
+            for start in range(0, len(rows), _BLOCK):
+                part = rows[start : start + _BLOCK]
+                found = (model or self.pooled).predict(batch.features[part], batch.terms[part])
+                log_s[part], half[part], outside[part] = found
         return log_s, half, outside, known
 
 
