@@ -1,13 +1,14 @@
 """A multi-layer perceptron over features of kernels, for families with thousands of measurements.
 
-Trained with torch, predicts with NumPy from plain arrays.
+Trained and asked with NumPy: networks of this size spend most of torch's time between operations.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
@@ -15,13 +16,12 @@ from millifit.latency_models.archive import State
 from millifit.latency_models.matern import Singles
 from millifit.latency_models.prediction import Floats
 
-if TYPE_CHECKING:
-    import torch
-
 _WIDTHS = (128, 64, 64)
 _BATCH = 128
 _STEPS = 10_000
 _LEARNING_RATE = 4e-3
+_WARM_UP = 0.1  # of the steps
+_SQUARES = 0.999  # of the mean of squared slopes, kept in each step
 _WEIGHT_DECAY = 0.1
 _TOLERANCE = 0.03  # of log seconds: smaller errors are squared, larger ones are not
 _FARTHEST = 5.0  # standard deviations that a feature may lie outside
@@ -77,9 +77,7 @@ class Perceptron:
 
 
 def fit_perceptron(x: Singles, target: Floats, *, seed: int) -> Perceptron:
-    """Learn ``target [n]`` from ``x [n, features]``, in the same way whatever threads there are."""
-    import torch
-
+    """Learn ``target [n]`` from ``x [n, features]``."""
     middle, spread = x.mean(axis=0), x.std(axis=0)
     live = spread > 1e-6
     scale = np.where(live, 1 / np.maximum(spread, 1e-6), 0.0).astype(np.float32)
@@ -87,13 +85,15 @@ def fit_perceptron(x: Singles, target: Floats, *, seed: int) -> Perceptron:
     least, most = middle - far, middle + far
     centre, unit = float(target.mean()), max(float(target.std()), 1e-9)
     layers = _trained(
-        torch.from_numpy((np.clip(x, least, most) - middle) * scale),
-        torch.from_numpy(((target - centre) / unit).astype(np.float32)),
+        (np.clip(x, least, most) - middle) * scale,
+        ((target - centre) / unit).astype(np.float32),
         tolerance=_TOLERANCE / unit,
-        generator=torch.Generator().manual_seed(seed),
+        rng=np.random.default_rng(seed),
     )
-    weights = [layer.weight.detach().numpy().T.astype(np.float64) for layer in layers]
-    biases = [layer.bias.detach().numpy().astype(np.float64) for layer in layers]
+    weights, biases = (
+        [w.astype(np.float64) for w, _ in layers],
+        [b.astype(np.float64) for _, b in layers],
+    )
     weights[0] *= scale[:, None]
     biases[0] -= middle @ weights[0]
     for n in range(len(layers) - 1):  # hard swish: 6 (u - 1/2) clip(u, 0, 1) of u = z / 6 + 1/2
@@ -110,44 +110,74 @@ def fit_perceptron(x: Singles, target: Floats, *, seed: int) -> Perceptron:
 
 
 def _trained(
-    x: torch.Tensor, y: torch.Tensor, *, tolerance: float, generator: torch.Generator
-) -> list[torch.nn.Linear]:
-    """Linear layers after training with AdamW and one cycle of the learning rate."""
-    import torch
-    from torch.nn import functional
-
+    x: Singles, y: Singles, *, tolerance: float, rng: np.random.Generator
+) -> list[tuple[Singles, Singles]]:
+    """Weights and biases after training with AdamW (arXiv 1711.05101) and one cycle of the rate."""
     sizes = (x.shape[1], *_WIDTHS, 1)
-    layers = [_layer(a, b, generator) for a, b in itertools.pairwise(sizes)]
-    parameters = [p for layer in layers for p in layer.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True
-    )
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, _LEARNING_RATE, total_steps=_STEPS + 1, pct_start=0.1
-    )
-    rows = torch.empty(0, dtype=torch.int64)
-    for _ in range(_STEPS):
+    values, layers = _layers(sizes, rng)
+    slopes, by_layer = _layers(sizes, None)
+    mean, square = np.zeros_like(values), np.zeros_like(values)
+    faded = 1.0
+    rows = np.empty(0, np.int64)
+    for step in range(_STEPS):
         if len(rows) < _BATCH:
-            rows = torch.cat([rows, torch.randperm(len(x), generator=generator)])
+            rows = np.concatenate([rows, rng.permutation(len(x))])
         chosen, rows = rows[:_BATCH], rows[_BATCH:]
-        z = x[chosen]
-        for layer in layers[:-1]:
-            z = functional.hardswish(layer(z))
-        optimizer.zero_grad()
-        loss = functional.smooth_l1_loss(layers[-1](z)[:, 0], y[chosen], beta=tolerance)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        cycle.step()
+        _backward(x[chosen], y[chosen], layers, by_layer, tolerance)
+        rate, momentum = _cycle(step / _STEPS)
+        faded *= momentum
+        mean += np.float32(1 - momentum) * (slopes - mean)
+        square += np.float32(1 - _SQUARES) * (slopes * slopes - square)
+        root = np.sqrt(square * np.float32(1 / (1 - _SQUARES ** (step + 1)))) + np.float32(1e-8)
+        values *= np.float32(1 - rate * _WEIGHT_DECAY)
+        values -= np.float32(rate / (1 - faded)) * mean / root
     return layers
 
 
-def _layer(inputs: int, outputs: int, generator: torch.Generator) -> torch.nn.Linear:
-    """A layer that starts from He's uniform distribution, drawn from `generator`."""
-    import torch
+def _cycle(done: float) -> tuple[float, float]:
+    """Rate and momentum: up and down along cosines (arXiv 1708.07120), when a share is done."""
+    if done < _WARM_UP:
+        high = (1 - math.cos(math.pi * done / _WARM_UP)) / 2
+        return _LEARNING_RATE * (0.04 + 0.96 * high), 0.95 - 0.1 * high
+    high = (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
+    return _LEARNING_RATE * high, 0.95 - 0.1 * high
 
-    layer = torch.nn.utils.skip_init(torch.nn.Linear, inputs, outputs)
-    bound = 1 / inputs**0.5
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.uniform_(-bound, bound, generator=generator)
-    return layer
+
+def _layers(
+    sizes: tuple[int, ...], rng: np.random.Generator | None
+) -> tuple[Singles, list[tuple[Singles, Singles]]]:
+    """One vector, and the weights and biases that are views of it: zeros, or uniformly drawn."""
+    pairs = list(itertools.pairwise(sizes))
+    values = np.zeros(sum((a + 1) * b for a, b in pairs), np.float32)
+    layers, start = [], 0
+    for a, b in pairs:
+        part = values[start : start + (a + 1) * b].reshape(a + 1, b)
+        if rng is not None:
+            part[:] = rng.uniform(-1, 1, part.shape) / a**0.5
+        layers.append((part[:a], part[a]))
+        start += (a + 1) * b
+    return values, layers
+
+
+def _backward(
+    x: Singles,
+    y: Singles,
+    layers: list[tuple[Singles, Singles]],
+    slopes: list[tuple[Singles, Singles]],
+    tolerance: float,
+) -> None:
+    """The slope of the mean smooth absolute error of a batch, by all weights, into `slopes`."""
+    seen, bent = [x], []
+    for weight, bias in layers[:-1]:
+        z = seen[-1] @ weight + bias
+        gate = np.clip(z * np.float32(1 / 6) + _HALF, _ZERO, _ONE)
+        inside = (gate > 0) & (gate < 1)
+        bent.append(gate + inside * z * np.float32(1 / 6))
+        seen.append(z * gate)
+    error = (seen[-1] @ layers[-1][0])[:, 0] + layers[-1][1] - y
+    back = (np.clip(error / np.float32(tolerance), -_ONE, _ONE) / np.float32(len(y)))[:, None]
+    for n in reversed(range(len(layers))):
+        np.matmul(seen[n].T, back, out=slopes[n][0])
+        slopes[n][1][:] = back.sum(axis=0)
+        if n:
+            back = (back @ layers[n][0].T) * bent[n - 1]
