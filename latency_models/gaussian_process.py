@@ -86,7 +86,7 @@ class Posterior:
 
         `cross` ``[m, n]`` is their covariance with the samples, `own` ``[m]`` their variance.
         """
-        explained = np.einsum("mi,ij,mj->m", cross, self.inverse, cross, optimize=True)
+        explained = (cross @ self.inverse * cross).sum(axis=1)
         return cross @ self.alpha, np.maximum(own - explained, 0.0)
 
     def left_out(self, target: Floats) -> tuple[Floats, Floats]:
