@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from millifit.latency_models.archive import State
+from millifit.latency_models.archive import Array, State
 from millifit.latency_models.conformal import half_width
 from millifit.latency_models.coordinates import (
     AXES,
@@ -38,14 +38,13 @@ _UNJUDGED_HALF_WIDTH = float(np.log(2.0))
 class Measured:
     """Measured kernels, and what a trend made of each of them while it had not seen it.
 
-    `log_s` and `trend_log_s` are ``[n]``, natural logarithms of seconds; `spread` ``[n]`` is the
-    trend's own half-width of its interval. Without a trend these two are None.
+    `log_s` and `trend_log_s` are ``[n]``, natural logarithms of seconds; without a trend the latter
+    is None.
     """
 
     coordinates: Coordinates
     log_s: Floats
     trend_log_s: Floats | None = None
-    spread: Floats | None = None
 
     @property
     def off(self) -> Floats:
@@ -80,8 +79,8 @@ class Uses:
 class Interpolation:
     """Corrects a trend between measured neighbours. Made by `fit_interpolation`.
 
-    `families` are ascending; `widths` are of the interval of log seconds: in units of the trend's
-    own half-width where there is a trend.
+    `families` are ascending. `widths` are half-widths of the interval of log seconds; with a trend,
+    what is left of the trend's own half-width instead.
     """
 
     measured: Coordinates
@@ -103,7 +102,7 @@ class Interpolation:
 
     def to_state(self) -> State:
         """Plain arrays; `from_state` is the inverse."""
-        arrays = {"log_s": self.log_s, "off": self.off, "families": self.families}
+        arrays: dict[str, Array] = {"log_s": self.log_s, "off": self.off, "families": self.families}
         arrays["widths"] = self.widths
         for axis, uses in self.uses.items():
             arrays[f"{axis}.share"], arrays[f"{axis}.lanes"] = uses.share, uses.lanes
@@ -183,7 +182,7 @@ def _judge(
     limit = _GAIN * _error(truth) if trusted else np.inf
     for width in sorted({1, lanes}):
         made = interpolated(off, found, places, lanes=width)
-        share = float(np.clip(made @ truth / max(made @ made, 1e-12), 0, 1)) if trusted else 1.0
+        share = _share(made, truth) if trusted else 1.0
         error = _error(truth - share * made)
         if share > 0 and error < limit:
             limit = error
@@ -232,12 +231,14 @@ def _with_widths(
     found = {axis: left_out[axis] for axis in model.lines}
     trend = known.log_s if known.trend_log_s is None else known.trend_log_s
     made, family = _corrected(model, found, model.measured.families, trend)
-    spread = np.ones(len(made)) if known.spread is None else known.spread
     widths = np.full(len(model.families), 1.0 if model.trusted else _UNJUDGED_HALF_WIDTH)
     for number in np.unique(family[family >= 0]):
         rows = np.flatnonzero(family == number)
         if len(rows) >= _FEWEST:
-            widths[number] = half_width(known.log_s[rows] - made[rows], scale=spread[rows])
+            width = half_width(known.log_s[rows] - made[rows])
+            if model.trusted:
+                width = min(1.0, width / max(half_width(known.off[rows]), _NOISE))
+            widths[number] = width
     return Interpolation(
         measured=model.measured, log_s=model.log_s, off=model.off, trusted=model.trusted,
         families=model.families, uses=model.uses, widths=widths, lines=model.lines,
@@ -261,3 +262,9 @@ def _bounds(log_s: Floats, found: Neighbours) -> tuple[Floats, Floats]:
 
 def _error(residuals: Floats) -> float:
     return float(np.abs(residuals).mean())
+
+
+def _share(made: Floats, truth: Floats) -> float:
+    """How much of `made` is to be believed, by least squares: 0 to 1."""
+    size = float(made @ made)
+    return min(1.0, max(0.0, float(made @ truth) / size)) if size else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 import millifit
 from millifit.cli import app, main
+from millifit.cli.predicting import bar
 from millifit.console import Bars, result_table
 from millifit.errors import BudgetInfeasible, ModelError
 from millifit.report import parse_result
@@ -49,6 +51,14 @@ PROFILE: dict[str, Any] = {
     "held_out": {"n": 21, "median": 0.031, "within_10": 0.9},
 }  # fmt: skip
 
+WATERFALL = {"cumulated_s": 0.0004, "share": 1.0, "origin": "predicted", "extrapolated": True}
+HELD_OUT = {"within_5": 0.5, "within_10": 0.9, "mape": 0.04, "coverage_95": 0.95}
+LEARNT: dict[str, Any] = {
+    "target": "local", "kernels_measured": 12, "networks_measured": 20, "out": "board.npz",
+    "families": [{"family": "conv2d fp32", "working_set_bytes": 2**20, "kernels": 12} | HELD_OUT],
+    "networks": {"networks": 20, "spearman": 0.99} | HELD_OUT,
+}  # fmt: skip
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
@@ -62,15 +72,20 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
             "model": "net.onnx",
             "target": "local",
             "latency_s": {"median": 0.002, "low": 0.0019, "high": 0.0022},
-            "kernels": [kernel],
-            "share": {"measured": 0.75, "predicted": 0.25},
+            "sum_of_kernels_s": kernel["seconds"],
+            "networks_measured": 1,
+            "kernels": [kernel | WATERFALL],
+            "share": {"measured": 0.75, "interpolated": 0.0, "unknown": 0.25},
+            "warning": "25 % of the predicted time is a guess.",
         },
+        "learn": LEARNT,
         "search": {"front": result["trials"][:2]},
         "compress": {"size_bytes": 1},
         "compile_model": {"bundles": [{"target": "local", "tuning": TUNING}]},
         "verify": {"passed": True},
     }
     fake = ModuleType("millifit.pipeline")
+    fake.__path__ = list(importlib.import_module("millifit.pipeline").__path__)
 
     def answering(name: str) -> Callable[..., Any]:
         def called(*args: Any, **options: Any) -> Any:
@@ -255,12 +270,41 @@ def test_profile_says_which_limits_there_are(calls: Calls, line: str, said: str)
     assert said in done.stderr
 
 
-def test_predict_shows_kernels_and_interval(calls: Calls, tmp_path: Path) -> None:
-    """The answer has the interval and how much of it was measured."""
+def test_predict_shows_kernels_and_interval(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The waterfall, the interval, what the time rests on, and a warning where that is little."""
+    monkeypatch.setenv("COLUMNS", "140")
     done = run("predict", "net.onnx", "--json", str(tmp_path / "p.json"))
-    assert "2.000 ms (1.900–2.200); 75 % of it from measured kernels" in done.stdout
-    assert "features.0.0/Conv" in done.stdout
+    words = " ".join(done.stdout.split())
+    assert "2.000 ms (1.900–2.200), 95 % interval" in words
+    assert "1 whole network measured of the time: 75 % measured, 25 % unknown" in words
+    assert "Warning: 25 % of the predicted time is a guess." in words
+    assert "features.0.0" in done.stdout
+    assert "100.0 %" in done.stdout
+    assert "█" * 8 in done.stdout
     assert json.loads((tmp_path / "p.json").read_text())["share"]["measured"] == 0.75
+
+
+def test_learn_hands_its_options_on_and_shows_how_good_it_is(calls: Calls) -> None:
+    """A row for each family, one for networks, and where the file is."""
+    done = run_line("profile learn --threads 2 --store s.sqlite --out board.npz")
+    assert done.exit_code == 0
+    ((name, _, options),) = calls
+    assert (name, options["threads"], options["store"]) == ("learn", 2, "s.sqlite")
+    words = " ".join(done.stdout.split())
+    assert "conv2d fp32 1.0 12 50 % 90 % 4 % 95 %" in words
+    assert "12 kernels and 20 networks of local learnt; written to board.npz" in words
+    assert run("profile", "learn").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [(0, 1, "█" * 8), (0.5, 0.25, "    ██  "), (0.99, 0.01, "       ▏"), (0, 1 / 16, "▌       ")],
+)
+def test_bars_lie_where_a_kernel_runs(start: float, length: float, expected: str) -> None:
+    """Eighths of a character; what is too short to be seen is a thin line."""
+    assert bar(start, length, 1.0, 8) == expected
 
 
 def test_compile_takes_many_targets(calls: Calls) -> None:

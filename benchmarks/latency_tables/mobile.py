@@ -60,7 +60,7 @@ def _networks(phone: Phone, seed: int) -> Iterator[Row]:
 
     seconds = phone.networks.latency_s.to_numpy()
     groups = [phone.operators[phone.operators.network == name] for name in phone.networks.network]
-    kernels = mobile_op_kernels(pd.concat(groups))
+    kernels = mobile_op_kernels(_plain(pd.concat(groups)))
     ends = np.cumsum([len(group) for group in groups])
     calls = [kernels[end - len(group) : end] for group, end in zip(groups, ends, strict=True)]
     taken = [group.latency_s.to_numpy() for group in groups]
@@ -73,7 +73,6 @@ def _networks(phone: Phone, seed: int) -> Iterator[Row]:
             seconds_of_pairs(seen, [taken[number] for number in train]),
             seconds[train],
             fit_kernels=lambda batch, known: fit_kernel_model(batch, known, seed=seed),
-            seed=seed,
         )
         made = model.predict(
             NetworkBatch.of([calls[number] for number in test], vector_lanes=_LANES)
@@ -92,5 +91,7 @@ def _networks(phone: Phone, seed: int) -> Iterator[Row]:
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Configurations are of many rows, which differ in what is fused behind the operator."""
+    """Without what is fused behind an operator: the name of the runtime's kernel says that, and is
+    not known before a network is deployed.
+    """
     return table.assign(fused_ops="")

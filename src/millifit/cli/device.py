@@ -1,16 +1,16 @@
-"""Verbs about devices: doctor, targets, profile, predict."""
+"""Verbs about devices: doctor and targets; profile and predict are added to them."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from millifit.cli import options
-from millifit.cli.output import bars, show, show_facts, show_table, write_json
+from millifit.cli import options, predicting
+from millifit.cli.output import show, show_facts, show_table, write_json
 from millifit.cli.profile import profile
 from millifit.errors import TargetError, UsageError
 
@@ -112,69 +112,13 @@ def check(name: Name, file: UserFile = None, json: options.JsonFile = None) -> N
     show(f"{name}: {found.detail}")
 
 
-def predict(
-    model: options.Model,
-    target: options.TargetName = None,
-    threads: options.Threads = None,
-    store: options.Store = None,
-    input_shape: options.InputShape = None,
-    seed: options.Seed = None,
-    json: options.JsonFile = None,
-) -> None:
-    """Predict a network's latency on a target, with an interval and the share of every kernel.
-
-    \b
-    Examples:
-    millifit predict net.onnx
-    millifit predict net.onnx --target local --threads 2 --json prediction.json
-    """
-    from millifit import pipeline
-    from millifit.recipe import resolve_recipe
-
-    given = {
-        "target": target, "threads": threads, "store": store, "input_shape": input_shape,
-        "seed": seed,
-    }  # fmt: skip
-    flags = {key: value for key, value in given.items() if value is not None}
-    settings = resolve_recipe(flags={"model": model} | flags)
-    found = pipeline.predict(
-        model,
-        target=settings.target,
-        threads=settings.threads,
-        store=settings.store,
-        input_shape=settings.input_shape,
-        seed=settings.seed,
-        progress=bars(),
-    )
-    write_json(found, json)
-    _show_prediction(found)
-
-
 def add_to(app: typer.Typer) -> None:
     """Add the verbs of this file to the command line."""
     panel = "Devices"
     app.command(rich_help_panel=panel)(doctor)
     app.add_typer(targets, name="targets", rich_help_panel=panel)
     app.add_typer(profile, name="profile", rich_help_panel=panel)
-    app.command(rich_help_panel=panel)(predict)
-
-
-def _show_prediction(found: dict[str, Any]) -> None:
-    from millifit.report.chart import milliseconds, span
-    from millifit.report.result import Interval, KernelTime
-
-    kernels = [KernelTime.model_validate(kernel) for kernel in found["kernels"]]
-    rows = [
-        (kernel.name, kernel.op, kernel.precision, milliseconds(kernel.seconds), kernel.origin)
-        for kernel in sorted(kernels, key=lambda kernel: -kernel.seconds)
-    ]
-    show_table(("kernel", "operator", "precision", "ms", "origin"), rows)
-    whole = Interval.model_validate(found["latency_s"])
-    share = 100 * float(found["share"]["measured"])
-    show(
-        f"{found['model']} on {found['target']}: {milliseconds(whole.median)} ms "
-        f"({span(whole)}); {share:.0f} % of it from measured kernels"
-    )
+    predicting.add_to(app, panel=panel)
 
 
 def _text(value: object) -> str:

@@ -1,20 +1,12 @@
-"""Predict latencies from a profile."""
+"""A model on a device: its programs in every precision."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from millifit.latency_models.network import NetworkModel
-from millifit.models import load_model
-from millifit.pipeline.conclude import without_rule
 from millifit.pipeline.precisions import offered, variant
-from millifit.pipeline.pricing import Prices, working_bytes
-from millifit.pipeline.tuning import stored_choices
-from millifit.pipeline.workbench import open_store, plain_interval
-from millifit.progress import SILENT, Progress
-from millifit.targets.catalog import find_target
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.program import Program
@@ -22,8 +14,6 @@ from millifit.targets.target import INTEGER, Precision, Target
 
 if TYPE_CHECKING:
     from millifit.compress.quantize.ranges import Range
-
-Shape = tuple[int, ...] | None
 
 
 def programs_of(
@@ -50,41 +40,3 @@ def _any_ranges(network: Network, seed: int) -> dict[str, Range]:
     shape = network.types[network.inputs[0]].shape
     x = np.random.default_rng(seed).standard_normal((2, *shape[1:])).astype(np.float32)
     return calibrate(network, x, method="min_max")
-
-
-def predict(
-    model: str,
-    *,
-    target: str = "local",
-    threads: int = 1,
-    store: str | None = None,
-    input_shape: Shape = None,
-    progress: Progress = SILENT,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Predict a model's latency from what the store knows of the target; measures nothing.
-
-    Kernels that were not measured are predicted from those that were. MeasurementError where the
-    store has nothing of this target.
-    """
-    network = load_model(model, input_shape=input_shape).network
-    device = find_target(target, threads=threads)
-    program = lower(network, device)
-    kept = open_store(store)
-    prices = Prices.stored(
-        target=device, network_bytes=working_bytes(network), store=kept, progress=progress,
-        seed=seed, choices=stored_choices(kept, device),
-    )  # fmt: skip
-    whole = NetworkModel().predict(prices.of_calls(program))
-    rows = prices.rows(program)
-    total = sum(row["seconds"] for row in rows)
-    measured = sum(row["seconds"] for row in rows if row["origin"] == "measured") / total
-    return {
-        "model": network.name,
-        "target": device.name,
-        "threads": threads,
-        "latency_s": plain_interval(whole.median_s, whole.low_s, whole.high_s),
-        "kernels": rows,
-        "share": {"measured": measured, "predicted": 1.0 - measured},
-        "without_rule": without_rule(program),
-    }

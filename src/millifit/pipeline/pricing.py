@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from millifit.errors import MeasurementError
 from millifit.latency_models.prediction import Prediction
-from millifit.latency_models.regressor import fit_kernel_model
-from millifit.latency_models.table import LatencyTable
+from millifit.latency_models.table import LatencyTable, fit_measured_table, price_of
 from millifit.profiler.measurement import Measurement
 from millifit.profiler.store import Store
 from millifit.profiler.sweep import measure, policy_for
@@ -17,9 +17,8 @@ from millifit.progress import Progress
 from millifit.targets.kernel import Choice, Kernel
 from millifit.targets.network import Network
 from millifit.targets.program import Program, chosen
-from millifit.targets.runner.environment import code_versions
 from millifit.targets.target import Target
-from millifit.targets.timing import Failed, KernelTimer, Samples, TimingPolicy
+from millifit.targets.timing import Failed, KernelTimer
 
 _BY_RULE: Mapping[Kernel, Choice] = {}
 
@@ -48,38 +47,6 @@ class Prices:
         self._choices = choices
         self._measured: dict[Kernel, Measurement] = {}
         self._table: LatencyTable | None = None
-
-    @classmethod
-    def stored(
-        cls,
-        *,
-        target: Target,
-        network_bytes: int,
-        store: Store,
-        progress: Progress,
-        seed: int,
-        choices: Mapping[Kernel, Choice] = _BY_RULE,
-    ) -> Self:
-        """Prices from what the store already has of the target; nothing is measured."""
-        prices = cls(
-            target=target,
-            network_bytes=network_bytes,
-            store=store,
-            timer=_NoTimer(),
-            progress=progress,
-            seed=seed,
-            choices=choices,
-        )
-        versions = code_versions()
-        for each in store.measurements(target.key):
-            if each.versions == versions and each.policy == prices._policy:
-                prices._measured[each.kernel] = each
-        if not prices._measured:
-            raise MeasurementError(
-                f"nothing was measured on target '{target.name}' with {target.threads} thread(s) "
-                "for networks of this size. Run 'millifit profile MODEL' first."
-            )
-        return prices
 
     def measure(self, kernels: Sequence[Kernel]) -> Mapping[Kernel, Measurement]:
         """Measure kernels, or find them in the store. Kernels that cost nothing are left out."""
@@ -145,29 +112,17 @@ class Prices:
 
     def _priced(self) -> LatencyTable:
         if self._table is None:
-            medians = {
-                kernel: each.outcome.median_s
+            timed = {
+                kernel: price
                 for kernel, each in self._measured.items()
-                if isinstance(each.outcome, Samples)
+                if isinstance(price := price_of(each), Prediction)
             }
-            model = None
-            if medians:
-                model = fit_kernel_model(
-                    medians, vector_lanes=self._target.fp32_lanes, seed=self._seed
-                )
-            self._table = LatencyTable(self._measured, model=model)
+            lanes = self._target.fp32_lanes
+            fit = partial(fit_measured_table, timed, vector_lanes=lanes, seed=self._seed)
+            self._table = LatencyTable(
+                self._measured, model=fit if timed else None, vector_lanes=lanes
+            )
         return self._table
-
-
-class _NoTimer:
-    """Stands where nothing may be measured."""
-
-    def time_kernels(
-        self, kernels: Iterable[Kernel], target: Target, policy: TimingPolicy, *, seed: int
-    ) -> Iterator[tuple[Kernel, Samples | Failed]]:
-        """Nothing."""
-        del kernels, target, policy, seed
-        return iter(())
 
 
 def is_free(kernel: Kernel) -> bool:
