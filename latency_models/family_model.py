@@ -23,7 +23,8 @@ FEWEST_FOR_REGRESSION = 8
 FEWEST_FOR_ROOFLINE = 2
 _FEWEST_FOR_ALL_TERMS = 32
 _FEWEST_FOR_TREES = 48
-_MOST_FOR_PROCESS = 1000
+_MOST_FOR_TREES = 1000
+_MOST_FOR_PROCESS = 1500
 _SIMPLE_TERMS = 3
 _FOLDS = 5
 _HELD_OUT_SHARE = 5  # every fifth kernel, where there are thousands
@@ -70,7 +71,7 @@ class FamilyModel:
             log_s += correction
         if self.size is not None:
             scale = self.size.predict(x[:, :PLAIN])
-        outside = self.known.outside(x[:, :EXTENTS])
+        outside = self.known.outside(_extents(x))
         half = np.maximum(self.half_width * scale, _NARROWEST_HALF_WIDTH)
         return log_s, half + _WIDENING * outside, outside > 0
 
@@ -130,7 +131,7 @@ def roofline_family(
         size=None,
         scaled=False,
         half_width=max(least_half_width, 2 * float(np.abs(errors).max())),
-        known=Familiarity.of(x[:, :EXTENTS]),
+        known=Familiarity.of(_extents(x)),
     )
     return FittedFamily(model=model, held_out=np.full(len(seconds), np.nan))
 
@@ -139,7 +140,7 @@ def fit_family(x: Singles, terms: Floats, seconds: Floats, *, seed: int) -> Fitt
     """Learn the kernels of one family; the more there are, the more flexible the model.
 
     From 8 kernels a Gaussian process corrects the roofline, from 48 together with trees where they
-    help, above 1000 a perceptron.
+    help, above 1500 a perceptron.
     """
     if len(seconds) < FEWEST_FOR_REGRESSION:
         return roofline_family(x, terms, seconds)
@@ -171,7 +172,7 @@ def _by_process(x: Singles, target: Floats, roofline: Roofline, seed: int) -> Fi
         size=None,
         scaled=better,
         half_width=scaled if better else constant,
-        known=Familiarity.of(x[:, :EXTENTS]),
+        known=Familiarity.of(_extents(x)),
     )
     return FittedFamily(model=model, held_out=errors)
 
@@ -192,7 +193,7 @@ def _held_out(x: Singles, target: Floats, seed: int) -> _Blind:
     for fold in np.array_split(order, _FOLDS):
         seen = np.setdiff1d(order, fold)
         process[fold], deviation[fold] = _process(x[seen], target[seen], seed).predict(x[fold])
-        if n >= _FEWEST_FOR_TREES:
+        if _FEWEST_FOR_TREES <= n <= _MOST_FOR_TREES:
             trees[fold] = fit_trees(x[seen], target[seen], seed=seed).predict(x[fold])
     both = np.where(np.isfinite(trees), (process + trees) / 2, np.inf)
     return _Blind(process=process, deviation=deviation, both=both)
@@ -204,7 +205,7 @@ def _process(x: Singles, target: Floats, seed: int) -> Process:
 
 def _by_perceptron(x: Singles, target: Floats, roofline: Roofline, seed: int) -> FittedFamily:
     """The errors are those of a perceptron that has not seen every fifth kernel."""
-    x, extents = x[:, :PLAIN], x[:, :EXTENTS]
+    known, x = Familiarity.of(_extents(x)), x[:, :PLAIN]
     held_out = np.arange(len(target)) % _HELD_OUT_SHARE == seed % _HELD_OUT_SHARE
     blind = fit_perceptron(x[~held_out], target[~held_out], seed=seed)
     errors = np.full(len(target), np.nan)
@@ -217,9 +218,13 @@ def _by_perceptron(x: Singles, target: Floats, roofline: Roofline, seed: int) ->
         size=size,
         scaled=False,
         half_width=half_width(errors[held_out], scale=size.predict(x[held_out])),
-        known=Familiarity.of(extents),
+        known=known,
     )
     return FittedFamily(model=model, held_out=errors)
+
+
+def _extents(x: Singles) -> Floats:
+    return x[:, :EXTENTS].astype(np.float64)
 
 
 def _typical(errors: Floats) -> float:

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from millifit.latency_models.kernel_columns import columns_of, macs, moved_bytes, weight_bytes
+from millifit.latency_models.kernel_columns import (
+    COLUMNS,
+    columns_of,
+    macs,
+    moved_bytes,
+    weight_bytes,
+)
 from millifit.latency_models.prediction import Floats
 from millifit.latency_models.tiles import (
     SLICE,
@@ -196,8 +202,6 @@ def _log(values: Floats) -> Floats:
 
 
 def _names() -> tuple[str, ...]:
-    from millifit.latency_models.kernel_columns import COLUMNS
-
     one: npt.NDArray[np.float64] = np.ones(1)
     return tuple(_named(dict.fromkeys(COLUMNS, one), 8))
 

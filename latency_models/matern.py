@@ -27,6 +27,8 @@ _SPARSITY = 8.0  # rate of the exponential prior of inverse lengths: few feature
 _LEAST_LOG_NOISE = -3.0  # of the target's deviation: no measurement is better than 5 % of it
 _JITTER = 1e-6
 _LEAST_RELEVANT = 2e-3  # inverse length below which a feature is left out of predictions
+_MOST_CENTRES = 1000  # above, predictions would cost more than they gain
+_CENTRES_OF_MANY = 512
 _BLOCK = 1024  # rows at a time: distances to all centres stay in the cache
 
 
@@ -146,17 +148,41 @@ def _finished(
     kept = inverse_lengths > _LEAST_RELEVANT
     kept[int(inverse_lengths.argmax())] = True
     scale = (inverse_lengths / spread)[kept]
+    rows, alpha = np.arange(len(solved.y)), solved.alpha
+    if len(rows) > _MOST_CENTRES:
+        rows, alpha = _thinned(solved, _CENTRES_OF_MANY)
     return Process(
         columns=live[kept],
         scale=scale.astype(np.float32),
         shift=(-middle[kept] * scale).astype(np.float32),
-        centres=solved.z[:, kept].astype(np.float32),
-        weights=(unit * solved.amplitude**2 * solved.alpha).astype(np.float32),
+        centres=solved.z[rows][:, kept].astype(np.float32),
+        weights=(unit * solved.amplitude**2 * alpha).astype(np.float32),
         mean=centre,
         amplitude=unit * solved.amplitude,
         smooth=solved.smooth,
         noise=unit * solved.noise,
     )
+
+
+def _thinned(s: _Solved, number: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Rows that stand for all, and their weights: the subset of regressors (Rasmussen and Williams,
+    equation 8.14), each of them the row that those before say least of.
+    """
+    covariance = s.amplitude**2 * s.alike
+    left, factor = np.diag(covariance).copy(), np.zeros((number, len(s.y)))
+    rows: list[int] = []
+    for n in range(number):
+        row = int(left.argmax())
+        rows.append(row)
+        part = covariance[row] - factor[:n, row] @ factor[:n]
+        factor[n] = part / np.sqrt(max(left[row], _JITTER))
+        left = np.maximum(left - factor[n] ** 2, 0.0)
+        left[row] = -1.0
+    across = covariance[:, rows] / (s.noise * np.sqrt(s.weighing))[:, None]
+    gram = covariance[np.ix_(rows, rows)] + across.T @ across
+    gram[np.diag_indices(number)] += _JITTER * s.amplitude**2
+    alpha = np.linalg.solve(gram, across.T @ (s.y / (s.noise * np.sqrt(s.weighing))))
+    return np.array(rows), alpha
 
 
 class _Solved:
