@@ -91,7 +91,7 @@ def _family(
             "y": [ms(float(seconds[i])) for i in drawn],
             "text": [fold(described(found[i].kernel), 80) for i in drawn],
             "hovertemplate": "%{text}<br>%{y:.4r} ms<extra></extra>",
-            "marker": {"color": colour, "size": 5, "opacity": 0.55},
+            "marker": {"color": colour, "size": 5, "opacity": 0.55, "symbol": _symbol(colour)},
         },
         {
             "type": "scatter",
@@ -105,6 +105,11 @@ def _family(
             "line": {"color": colour, "width": 2},
         },
     ]
+
+
+def _symbol(colour: str) -> str:
+    """Later colours resemble the first ones, so their points have another form."""
+    return "circle" if colour in COLOURS[:5] else "diamond-open"
 
 
 def coverage_chart(pack: Pack) -> Chart | None:
