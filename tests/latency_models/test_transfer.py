@@ -4,15 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from millifit.latency_models.accuracy import coverage
-from millifit.latency_models.archive import read_state, write_state
+from millifit.latency_models.archive import State, read_state, write_state
 from millifit.latency_models.batch import KernelBatch
 from millifit.latency_models.cost_surface import CostSurface, fit_cost_surface
 from millifit.latency_models.encoders import Encoded
-from millifit.latency_models.prediction import Floats
-from millifit.latency_models.regressor import KernelModel, fit_kernel_model
+from millifit.latency_models.prediction import Floats, Predictions
 from millifit.latency_models.transfer import (
     Relatives,
     TransferModel,
@@ -265,36 +265,47 @@ def work(batch: KernelBatch) -> Floats:
     return np.log1p(batch.work[:, :2])
 
 
+class Law:
+    """A kernel model that knows its device: seconds by the identity of a kernel."""
+
+    def __init__(self, identities: npt.NDArray[np.int64], seconds: Floats) -> None:
+        self.identities, self.seconds = identities, seconds
+
+    def predict(self, batch: KernelBatch) -> Predictions:
+        known = dict(zip(self.identities.tolist(), self.seconds.tolist(), strict=True))
+        log_s = np.log([known[number] for number in batch.identities.tolist()])
+        return Predictions.around(log_s, 0.05, origin="predicted")
+
+    def to_state(self) -> State:
+        return State(kind="law", arrays={"identities": self.identities, "seconds": self.seconds})
+
+
 def test_kernels_of_a_new_device_by_the_same_function(
     convolutions: list[Kernel], seconds: Callable[[Kernel], float]
 ) -> None:
-    """Ten kernels of a device of half the speed, of which every start takes 5 us more, are enough
-    for the other kernels, given two devices' kernel models; ten kernels alone are not."""
-    rng = np.random.default_rng(12)
+    """Ten kernels of a device of half the speed, of which every start takes 5 us more, give the
+    others within 5 %, given two devices' kernel models; the model survives its state."""
     batch = KernelBatch.of(convolutions)
     base = np.array([seconds(kernel) for kernel in convolutions])
-    train, unseen = np.arange(160), np.arange(160, len(convolutions))
+    seen, unseen = np.arange(10), np.arange(10, len(convolutions))
 
-    def source(device: str, speed: float, start_s: float) -> Source[KernelBatch]:
-        took = base * speed + start_s
-        took = (took * np.exp(0.02 * rng.normal(size=len(took))))[train]
-        subjects = batch.take(train)
-        model = fit_kernel_model(subjects, took, seed=0)
-        return Source(device=device, subjects=subjects, seconds=took, model=model)
+    def source(device: str, took: Floats) -> Source[KernelBatch]:
+        law = Law(batch.identities, took)
+        return Source(device=device, subjects=batch, seconds=took, model=law)
 
     truth = 2 * base + 5e-6
-    seen = rng.permutation(train)[:10]
     model = fit_transfer_model(
         batch.take(seen),
         truth[seen],
-        sources=[source("board", 1.0, 0.0), source("phone", 5.0, 1e-5)],
+        sources=[source("board", base), source("phone", 5 * base + 1e-5)],
         features=work,
         seed=0,
     )
     predicted = model.predict(batch.take(unseen)).median_s
-    alone = fit_kernel_model(batch.take(seen), truth[seen], seed=0).predict(batch.take(unseen))
-    assert error(predicted, truth[unseen]) < 0.5 * error(alone.median_s, truth[unseen])
+    assert error(predicted, truth[unseen]) < 0.05
     restored = TransferModel.from_state(
-        model.to_state(), features=work, read_model=KernelModel.from_state
+        model.to_state(),
+        features=work,
+        read_model=lambda state: Law(state.array("identities"), state.array("seconds")),
     )
     assert np.allclose(restored.predict(batch.take(unseen)).median_s, predicted)
