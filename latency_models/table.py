@@ -16,7 +16,7 @@ from millifit.latency_models.batch import KernelBatch
 from millifit.latency_models.coordinates import Hashes
 from millifit.latency_models.interpolation import Interpolation, Measured, fit_interpolation
 from millifit.latency_models.lines import Indices
-from millifit.latency_models.prediction import ORIGINS, Prediction, Predictions
+from millifit.latency_models.prediction import ORIGINS, Flags, Prediction, Predictions
 from millifit.latency_models.regressor import KernelModel, fit_kernel_model
 from millifit.profiler.measurement import Measurement
 from millifit.targets.kernel import Kernel
@@ -35,8 +35,8 @@ class TableModel:
 
     `known` ``[m]`` are the measured kernels in ascending order of their hashes `identities`, of
     family ``names[family]``, and `held_out` what the regressor said of them while it had not seen
-    them, which is not saved. Where there is no `regressor`, a kernel that is not interpolated is
-    unknown.
+    them, if `judged` (a family of thousands is judged by some), which both are not saved. Where
+    there is no `regressor`, a kernel that is not interpolated is unknown.
     """
 
     identities: Hashes
@@ -46,6 +46,7 @@ class TableModel:
     interpolation: Interpolation
     regressor: KernelModel | None
     held_out: Predictions | None = None
+    judged: Flags | None = None
 
     def predict(self, batch: KernelBatch) -> Predictions:
         """A prediction for each kernel of the batch, in order."""
@@ -155,22 +156,27 @@ def fit_table(
         raise DataError("no kernel was measured: there is nothing to make a table of.")
     order = np.argsort(batch.identities, kind="stable")
     trend = None if model is None else _held_out(batch, measured, model)
+    judged = np.ones(len(batch), bool)
+    if model is not None:
+        judged = np.isfinite(model.held_out_log_error)
     return TableModel(
         identities=batch.identities[order],
         known=measured.take(order),
         names=batch.names,
         family=batch.family[order],
-        interpolation=fit_interpolation(_usable(batch, measured, trend), vector_lanes=vector_lanes),
+        interpolation=fit_interpolation(
+            _usable(batch, measured, trend, judged), vector_lanes=vector_lanes
+        ),
         regressor=model,
         held_out=None if trend is None else trend.take(order),
+        judged=judged[order],
     )
 
 
 def _held_out(batch: KernelBatch, measured: Predictions, model: KernelModel) -> Predictions:
     """What the model says of the kernels that it was fitted to, each not seen: ``[m]``.
 
-    Where it has no such prediction, the one of the model itself, which such families have wide
-    intervals for.
+    Where it has no such prediction, the one of the model itself.
     """
     seen = model.predict(batch)
     unseen = np.log(measured.median_s) - model.held_out_log_error
@@ -182,11 +188,14 @@ def _held_out(batch: KernelBatch, measured: Predictions, model: KernelModel) -> 
     )
 
 
-def _usable(batch: KernelBatch, measured: Predictions, trend: Predictions | None) -> Measured:
+def _usable(
+    batch: KernelBatch, measured: Predictions, trend: Predictions | None, judged: Flags
+) -> Measured:
+    """The kernels that interpolation can learn from: those whose trend had not seen them."""
     return Measured(
-        coordinates=batch.coordinates,
-        log_s=np.log(measured.median_s),
-        trend_log_s=None if trend is None else np.log(trend.median_s),
+        coordinates=batch.coordinates.take(judged),
+        log_s=np.log(measured.median_s[judged]),
+        trend_log_s=None if trend is None else np.log(trend.median_s[judged]),
     )
 
 

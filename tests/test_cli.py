@@ -51,11 +51,14 @@ PROFILE: dict[str, Any] = {
     "held_out": {"n": 21, "median": 0.031, "within_10": 0.9},
 }  # fmt: skip
 
-WATERFALL = {"cumulated_s": 0.0004, "share": 1.0, "origin": "predicted", "extrapolated": True}
+WATERFALL = {"share": 1.0, "origin": "predicted", "extrapolated": True}
 HELD_OUT = {"within_5": 0.5, "within_10": 0.9, "mape": 0.04, "coverage_95": 0.95}
 LEARNT: dict[str, Any] = {
     "target": "local", "kernels_measured": 12, "networks_measured": 20, "out": "board.npz",
-    "families": [{"family": "conv2d fp32", "working_set_bytes": 2**20, "kernels": 12} | HELD_OUT],
+    "families": [
+        {"family": "conv2d fp32", "working_set_bytes": 2**20, "kernels": 14, "held_out": 12}
+        | HELD_OUT
+    ],
     "networks": {"networks": 20, "spearman": 0.99} | HELD_OUT,
 }  # fmt: skip
 
@@ -74,7 +77,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
             "latency_s": {"median": 0.002, "low": 0.0019, "high": 0.0022},
             "sum_of_kernels_s": kernel["seconds"],
             "networks_measured": 1,
-            "kernels": [kernel | WATERFALL],
+            "kernels": [kernel | WATERFALL | {"cumulated_s": kernel["seconds"]}],
             "share": {"measured": 0.75, "interpolated": 0.0, "unknown": 0.25},
             "warning": "25 % of the predicted time is a guess.",
         },

@@ -37,9 +37,9 @@ def test_learning_says_how_good_it_is(model: Path, tmp_path: Path) -> None:
     store = tmp_path / "store.sqlite"
     profile(str(model), store=str(store), timer=RooflineTimer(), build=paper_bundle)
     found = learn(out=str(tmp_path / "board.npz"), store=str(store))
-    assert found["kernels_measured"] == sum(row["kernels"] for row in found["families"]) > 3
-    assert {"conv2d fp32"} <= {row["family"] for row in found["families"]}
+    assert found["kernels_measured"] > 3
     for row in found["families"]:
+        assert row["held_out"] <= row["kernels"]
         assert 0 <= row["within_5"] <= row["within_10"] <= 1
     assert found["networks"] is None  # too few were measured for fifths of them
 

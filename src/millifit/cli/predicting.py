@@ -154,7 +154,12 @@ def _shares(shares: Mapping[str, float]) -> str:
 
 def _show_learnt(found: Mapping[str, Any]) -> None:
     rows = [
-        (row["family"], f"{row['working_set_bytes'] / 2**20:.1f}", str(row["kernels"]), *_held(row))
+        (
+            row["family"],
+            f"{row['working_set_bytes'] / 2**20:.1f}",
+            str(row["held_out"]),
+            *_held(row),
+        )
         for row in found["families"]
     ]
     columns = ("kernels held out", "MiB", "number", "within 5 %", "within 10 %", "error", "covered")

@@ -61,18 +61,21 @@ def learn(
 
 def family_rows(table: TableModel, *, working_set_bytes: int) -> list[dict[str, Any]]:
     """For each operator and precision: how far its kernels were off while they were held out."""
-    if table.held_out is None:
+    if table.held_out is None or table.judged is None:
         return []
     rows = []
     for number, name in enumerate(table.names):
-        members = np.flatnonzero(table.family == number)
+        members = np.flatnonzero((table.family == number) & table.judged)
+        if not len(members):
+            continue
         measured = table.known.median_s[members]
         found = accuracy(measured, table.held_out.median_s[members])
         rows.append(
             {
                 "family": name,
                 "working_set_bytes": working_set_bytes,
-                "kernels": found.n,
+                "kernels": int((table.family == number).sum()),
+                "held_out": found.n,
                 "within_5": found.within_5,
                 "within_10": found.within_10,
                 "mape": found.mape,
