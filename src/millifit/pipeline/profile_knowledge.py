@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from millifit.profiler.measurement import Measurement
 from millifit.targets.timing import Failed, Samples
 
 _RANDOM_SHARE = 0.1  # of what is measured, drawn from the held-out tenth as networks call it
+_CHANCE_SHARE = 0.5  # of the rest, drawn likewise: where a model is sure of itself it may be wrong
 _FIRST_FIT = 12  # measurements
 _GROWTH = 1.4  # the model is fitted again when there are so many times more
 _FIT_SHARE = 0.08  # of the time of a run may go into fitting
@@ -141,9 +143,9 @@ class Knowledge:
         return {item: s for item, (s, doubted) in timed.items() if never_calm or not doubted}
 
     def next(self, count: int) -> list[Item]:
-        """What to measure next, at most `count`, a tenth of it drawn at random; in order."""
+        """What to measure next, at most `count`, in order: chosen, drawn at random, held out."""
         known = np.array([item in self._measured for item in self._pool.items], bool)
-        drawn = self._drawn(known, count)
+        drawn = self._drawn(self._pool.held_out & ~known, round(_RANDOM_SHARE * count))
         active = self._active(known, count - len(drawn))
         if len(drawn) + len(active) < count:  # nothing more is gained: what is left, in order
             taken = set(drawn) | set(active)
@@ -204,26 +206,32 @@ class Knowledge:
             within_10=float((errors <= 0.10).mean()),
         )
 
-    def _drawn(self, known: Flags, count: int) -> list[int]:
-        """Held-out items at random, in proportion to how often networks call them."""
-        weight = np.where(self._pool.held_out & ~known, self._pool.frequency, 0.0)
-        wanted = min(round(_RANDOM_SHARE * count), int((weight > 0).sum()))
+    def _drawn(self, allowed: Flags, wanted: int) -> list[int]:
+        """Items at random, in proportion to how often networks call them."""
+        weight = np.where(allowed, self._pool.frequency, 0.0)
+        wanted = min(wanted, int((weight > 0).sum()))
         if not wanted:
             return []
         drawn = self._rng.choice(len(weight), wanted, replace=False, p=weight / weight.sum())
         return [int(number) for number in drawn]
 
     def _active(self, known: Flags, count: int) -> list[int]:
+        """What is not held out: first each family's extremes, then half chosen and half drawn."""
         allowed = ~known & ~self._pool.held_out
         order = first_kernels(self._pool.families, self._sizes(), self._pool.frequency)
         first = [number for number in order if allowed[number]]
         if (first and self._fitted_on < len(order)) or self._expected is None:
             return first[:count]
+        drawn = self._drawn(allowed, round(_CHANCE_SHARE * count))
+        soon = known.copy()
+        soon[drawn] = True
         error = self._pool.shares(self._expected.seconds) * self._expected.log_sd
-        return next_kernels(
-            self._pool.x, self._pool.families, error, measured=known & ~self._pool.held_out,
-            allowed=allowed, count=count, rng=self._rng,
+        chosen = next_kernels(
+            self._pool.x, self._pool.families, error, measured=soon & ~self._pool.held_out,
+            allowed=allowed, count=count - len(drawn), rng=self._rng,
         )  # fmt: skip
+        turns = itertools.zip_longest(chosen, drawn)
+        return [number for turn in turns for number in turn if number is not None]
 
     def _sizes(self) -> Floats:
         """Bytes of inputs and output: an order within a family."""
