@@ -33,7 +33,7 @@ def operator_rows(seed: int) -> Iterator[Row]:
             accuracy(seconds[test], method(x[train], seconds[train], x[test]))
             for method in (extra_trees, gradient_boosting)
         ]
-        batch = KernelBatch.of(mobile_op_kernels(_plain(table)), vector_lanes=_LANES)
+        batch = KernelBatch.of(mobile_op_kernels(without_fused(table)), vector_lanes=_LANES)
         model = fit_kernel_model(batch.take(train), seconds[train], seed=seed)
         made = model.predict(batch.take(test))
         found = accuracy(seconds[test], made.median_s)
@@ -60,7 +60,7 @@ def _networks(phone: Phone, seed: int) -> Iterator[Row]:
 
     seconds = phone.networks.latency_s.to_numpy()
     groups = [phone.operators[phone.operators.network == name] for name in phone.networks.network]
-    kernels = mobile_op_kernels(_plain(pd.concat(groups)))
+    kernels = mobile_op_kernels(without_fused(pd.concat(groups)))
     ends = np.cumsum([len(group) for group in groups])
     calls = [kernels[end - len(group) : end] for group, end in zip(groups, ends, strict=True)]
     taken = [group.latency_s.to_numpy() for group in groups]
@@ -90,7 +90,7 @@ def _networks(phone: Phone, seed: int) -> Iterator[Row]:
     yield row("mobile_networks", phone.name, "coverage_95", sum(covered) / len(seconds), **facts)
 
 
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
+def without_fused(table: pd.DataFrame) -> pd.DataFrame:
     """Without what is fused behind an operator: the name of the runtime's kernel says that, and is
     not known before a network is deployed.
     """
