@@ -18,7 +18,7 @@ from millifit.latency_models.prediction import Floats
 
 _WIDTHS = (128, 64, 64)
 _BATCH = 128
-_STEPS = 10_000
+_STEPS = 16_000
 _LEARNING_RATE = 4e-3
 _WARM_UP = 0.1  # of the steps
 _SQUARES = 0.999  # of the mean of squared slopes, kept in each step
