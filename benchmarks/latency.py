@@ -73,6 +73,8 @@ def made(name: str, store: Path | None, profile_s: float | None) -> tuple[list[R
         rows = list(rows_of(name, store=store, profile_s=profile_s))
     except FileNotFoundError as error:
         return [], f"{name}: left out: {error}"
+    except Exception as error:  # whatever a table does, the others are still made
+        return [], f"{name}: FAILED: {type(error).__name__}: {error}"
     took_s = time.perf_counter() - began
     return [row | {"table_took_s": took_s} for row in rows], f"{name}: {took_s:.0f} s"
 
