@@ -68,6 +68,10 @@ SELECT key, subject, calls, policies, target_key, versions, facts, run_s, failur
 FROM network AS n JOIN environment AS e ON e.id = n.environment
 WHERE ?1 IS NULL OR target_key = ?1 ORDER BY n.rowid
 """
+_NETWORK_TARGETS = """
+SELECT target_key, count(*) FROM network
+WHERE json_extract(subject, '$.space') = ? GROUP BY target_key ORDER BY target_key
+"""
 _SECTIONS = """
 SELECT number, target_key, versions, began_s, facts, anchors, shift, drifting
 FROM section AS s JOIN environment AS e ON e.id = s.environment
@@ -130,6 +134,11 @@ class Store:
     def networks(self, target_key: str | None = None) -> list[NetworkMeasurement]:
         """All networks that were measured, or those of one target, in order."""
         return [m for _, m in self._read(_NETWORKS, target_key, network_from)]
+
+    def network_targets(self, space: str) -> dict[str, int]:
+        """The keys of the targets with networks of a space, and how many each has."""
+        with opened(self._path) as connection:
+            return dict(connection.execute(_NETWORK_TARGETS, (space,)).fetchall())
 
     def begin_section(
         self, target_key: str, versions: str, *, began_s: float, environment: Mapping[str, str]

@@ -62,6 +62,21 @@ LEARNT: dict[str, Any] = {
     "networks": {"networks": 20, "spearman": 0.99} | HELD_OUT,
 }  # fmt: skip
 
+ARCHITECTURES_LEARNT = {
+    "space": "nasbench201", "target": "new", "model": "transfer", "from": ["alpha/batch1", "beta"],
+    "likeness": {"alpha": 0.75, "beta": 0.2}, "networks_measured": 10, "left_out": {"failed": 2},
+    "held_out": {"networks": 10, "spearman": 0.99} | HELD_OUT, "out": "new.npz",
+}  # fmt: skip
+ARCHITECTURES = {
+    "space": "nasbench201", "target": "new", "from": ["alpha/batch1"], "networks_measured": 10,
+    "architectures": [
+        {
+            "architecture": "|none~0|", "origin": "predicted", "extrapolated": True,
+            "latency_s": {"median": 0.002, "low": 0.0019, "high": 0.0021},
+        },
+    ],
+}  # fmt: skip
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
@@ -82,6 +97,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
             "warning": "25 % of the predicted time is a guess.",
         },
         "learn": LEARNT,
+        "learn_architectures": ARCHITECTURES_LEARNT,
+        "predict_architectures": ARCHITECTURES,
         "search": {"front": result["trials"][:2]},
         "compress": {"size_bytes": 1},
         "compile_model": {"bundles": [{"target": "local", "tuning": TUNING}]},
@@ -299,6 +316,61 @@ def test_learn_hands_its_options_on_and_shows_how_good_it_is(calls: Calls) -> No
     assert "conv2d fp32 1.0 12 50 % 90 % 4 % 95 %" in words
     assert "12 kernels and 20 networks of local learnt; written to board.npz" in words
     assert run("profile", "learn").exit_code == 2
+
+
+def test_learn_takes_architectures_of_a_space(calls: Calls) -> None:
+    """From other devices where asked; how far off, what was left out, and what it is most like."""
+    done = run_line(
+        "profile learn --space nasbench201 --target new --from alpha/batch1,beta --out new.npz"
+    )
+    assert done.exit_code == 0, done.output
+    ((name, _, options),) = calls
+    assert name == "learn_architectures"
+    assert (options["space"], options["target"]) == ("nasbench201", "new")
+    assert options["sources"] == ["alpha/batch1", "beta"]
+    words = " ".join(done.stdout.split())
+    assert "10 50 % 90 % 4.0 % 95 % 0.990" in words
+    assert "left out: failed (2)" in words
+    assert "most like: alpha (75 %), beta (20 %)" in words
+    assert "10 networks of nasbench201 on new, with those of alpha/batch1, beta, learnt" in words
+    alone = run_line("profile learn --from alpha --out new.npz")
+    assert (alone.exit_code, "add their --space" in alone.stderr) == (2, True)
+
+
+def test_predict_takes_architectures_and_files_of_them(calls: Calls, tmp_path: Path) -> None:
+    """Codes as they are, files line by line; a row for each, and JSON."""
+    (tmp_path / "codes.txt").write_text("b=1\n\n c=2 \n")
+    done = run(
+        "predict", "--latency-model", "m.npz", "--architecture", "a" * 500,
+        "--architecture", str(tmp_path / "codes.txt"), "--json", str(tmp_path / "q.json"),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    ((name, (codes,), options),) = calls
+    assert (name, codes) == ("predict_architectures", ["a" * 500, "b=1", "c=2"])
+    assert options == {"latency_model": "m.npz", "target": None}
+    assert "2.00 1.90–2.10 5 % extrapolated" in " ".join(done.stdout.split())
+    (row,) = json.loads((tmp_path / "q.json").read_text())["architectures"]
+    assert row["latency_s"]["median"] == 0.002
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("predict", "Name a MODEL"),
+        ("predict net.onnx --architecture a=1 --latency-model m.npz", "either a model"),
+        ("predict --architecture a=1", "needs a --latency-model"),
+        ("predict --architecture empty.txt --latency-model m.npz", "is empty"),
+    ],
+)
+def test_predict_says_what_it_needs(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, said: str
+) -> None:
+    """A model, or an architecture with the model of its space."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("\n")
+    done = run_line(line)
+    assert (done.exit_code, calls) == (2, [])
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize(

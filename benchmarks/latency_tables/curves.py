@@ -21,13 +21,13 @@ from benchmarks.latency_tables.line_chart import LineChart, svg
 from benchmarks.latency_tables.mobile import without_fused
 from millifit.files import write_atomically
 from millifit.latency_models.accuracy import accuracy
-from millifit.latency_models.additive import fit_additive_model
-from millifit.latency_models.batch import KernelBatch
-from millifit.latency_models.encoders import Encoded
-from millifit.latency_models.encoders_cells import encode_cells
-from millifit.latency_models.encoders_supernets import encode_supernets
-from millifit.latency_models.encoders_transformers import encode_transformers
-from millifit.latency_models.regressor import fit_kernel_model
+from millifit.latency_models.architectures.additive import fit_additive_model
+from millifit.latency_models.architectures.cells import encode_cells
+from millifit.latency_models.architectures.encoded import Encoded
+from millifit.latency_models.architectures.supernets import encode_supernets
+from millifit.latency_models.architectures.transformers import encode_transformers
+from millifit.latency_models.kernels.batch import KernelBatch
+from millifit.latency_models.kernels.regressor import fit_kernel_model
 from millifit.profiler.packs.mobile import mobile_op_kernels
 
 Curve = Callable[[int], LineChart]

@@ -10,10 +10,10 @@ from benchmarks.latency_tables import nasbench201_tables
 from benchmarks.latency_tables.baselines import ridge
 from benchmarks.latency_tables.row import Row, row
 from millifit.latency_models.accuracy import Accuracy, accuracy, coverage
-from millifit.latency_models.encoders import Encoded
-from millifit.latency_models.encoders_cells import encode_cells
-from millifit.latency_models.transfer import fit_relatives
-from millifit.latency_models.transfer_basis import Source, fit_source
+from millifit.latency_models.architectures.cells import encode_cells
+from millifit.latency_models.architectures.encoded import Encoded
+from millifit.latency_models.transfer.adapt import fit_relatives
+from millifit.latency_models.transfer.basis import Source, fit_source
 
 _SAMPLES = 10
 _GAIN, _BELOW = 0.10, 0.85  # so much is asked for where the baseline is below

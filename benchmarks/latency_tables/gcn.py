@@ -21,8 +21,8 @@ _CHOICES = 3
 
 def rows(seed: int) -> Iterator[Row]:
     """Kendall's tau to the accuracies without noise, the mean of some draws."""
-    from millifit.latency_models.graph import fit_graph_regressor
-    from millifit.latency_models.graphs import nasbench_macro_graphs
+    from millifit.latency_models.architectures.graph import fit_graph_regressor
+    from millifit.latency_models.architectures.graphs import nasbench_macro_graphs
 
     names, truth = architectures()
     graphs, x = nasbench_macro_graphs(names), one_hot(names)

@@ -12,10 +12,10 @@ from benchmarks.latency_tables.baselines import affine, extra_trees, gradient_bo
 from benchmarks.latency_tables.mobile_tables import Phone
 from benchmarks.latency_tables.row import Row, row
 from millifit.latency_models.accuracy import accuracy, coverage
-from millifit.latency_models.batch import KernelBatch
-from millifit.latency_models.network_batch import NetworkBatch, seconds_of_pairs
-from millifit.latency_models.regressor import fit_kernel_model
-from millifit.latency_models.whole_network import fit_whole_network
+from millifit.latency_models.kernels.batch import KernelBatch
+from millifit.latency_models.kernels.regressor import fit_kernel_model
+from millifit.latency_models.networks.batch import NetworkBatch, seconds_of_pairs
+from millifit.latency_models.networks.whole import fit_whole_network
 from millifit.profiler.packs.mobile import mobile_op_kernels
 
 _LANES = 4

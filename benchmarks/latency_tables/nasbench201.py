@@ -15,8 +15,8 @@ from benchmarks.latency_tables import nasbench201_tables
 from benchmarks.latency_tables.baselines import ridge
 from benchmarks.latency_tables.row import Row, row
 from millifit.latency_models.accuracy import accuracy, coverage
-from millifit.latency_models.additive import fit_additive_model
-from millifit.latency_models.encoders_cells import encode_cells
+from millifit.latency_models.architectures.additive import fit_additive_model
+from millifit.latency_models.architectures.cells import encode_cells
 
 # Within 10 percent and rank correlation, by class of device.
 _BARS = {"mobile": (0.80, 0.98), "gpu": (0.995, 0.99)}

@@ -15,8 +15,8 @@ from benchmarks.latency_tables import ofa_tables
 from benchmarks.latency_tables.baselines import ridge
 from benchmarks.latency_tables.row import Row, row
 from millifit.latency_models.accuracy import accuracy, coverage
-from millifit.latency_models.additive import fit_additive_model
-from millifit.latency_models.encoders_supernets import encode_supernets
+from millifit.latency_models.architectures.additive import fit_additive_model
+from millifit.latency_models.architectures.supernets import encode_supernets
 
 # Within 10 percent by batch size; at the others at least the baseline.
 _BARS = {1: 0.70, 32: 0.60}

@@ -9,14 +9,14 @@ import numpy as np
 
 from benchmarks.latency_tables import v100_tables
 from benchmarks.latency_tables.row import Row, row
-from millifit.latency_models.batch import KernelBatch
+from millifit.latency_models.kernels.batch import KernelBatch
+from millifit.latency_models.kernels.regressor import fit_kernel_model
+from millifit.latency_models.kernels.table import fit_table
 from millifit.latency_models.model import LatencyModel
-from millifit.latency_models.network_batch import NetworkBatch
-from millifit.latency_models.overhead import fit_overhead
+from millifit.latency_models.networks.batch import NetworkBatch
+from millifit.latency_models.networks.overhead import fit_overhead
+from millifit.latency_models.networks.whole import WholeNetworkModel
 from millifit.latency_models.prediction import Predictions
-from millifit.latency_models.regressor import fit_kernel_model
-from millifit.latency_models.table import fit_table
-from millifit.latency_models.whole_network import WholeNetworkModel
 from millifit.profiler.packs.convolutions import convolution_kernels
 
 _LANES = 8

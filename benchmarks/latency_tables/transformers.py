@@ -15,8 +15,8 @@ from benchmarks.latency_tables import transformer_tables
 from benchmarks.latency_tables.baselines import extra_trees
 from benchmarks.latency_tables.row import Row, row
 from millifit.latency_models.accuracy import accuracy, coverage
-from millifit.latency_models.additive import fit_additive_model
-from millifit.latency_models.encoders_transformers import encode_transformers
+from millifit.latency_models.architectures.additive import fit_additive_model
+from millifit.latency_models.architectures.transformers import encode_transformers
 
 # Within 10 percent, on the device that they were asked for; on others at least the baseline.
 _BARS = {("raspberry_pi", "wmt14ende"): 0.95, ("raspberry_pi", "wmt14enfr"): 1.00}

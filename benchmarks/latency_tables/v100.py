@@ -11,9 +11,9 @@ from benchmarks.latency_tables import v100_tables
 from benchmarks.latency_tables.baselines import Floats, extra_trees
 from benchmarks.latency_tables.row import Row, row
 from millifit.latency_models.accuracy import accuracy, coverage
-from millifit.latency_models.batch import KernelBatch
+from millifit.latency_models.kernels.batch import KernelBatch
+from millifit.latency_models.kernels.regressor import KernelModel, fit_kernel_model
 from millifit.latency_models.prediction import Predictions
-from millifit.latency_models.regressor import KernelModel, fit_kernel_model
 from millifit.profiler.packs.convolutions import convolution_kernels
 
 _DEVICE = "v100"

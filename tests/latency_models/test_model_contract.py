@@ -11,25 +11,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import synthetic_seconds
+from synthetic_device import synthetic_seconds
 
-from millifit.latency_models.additive import AdditiveModel, fit_additive_model
+from millifit.latency_models.architectures.additive import AdditiveModel, fit_additive_model
+from millifit.latency_models.architectures.cells import encode_cells
+from millifit.latency_models.architectures.committee import Training
+from millifit.latency_models.architectures.graph import GraphModel, fit_graph_model
+from millifit.latency_models.architectures.graphs import nasbench201_graphs
+from millifit.latency_models.architectures.multilayer import MultilayerModel, fit_multilayer_model
 from millifit.latency_models.archive import State, read_state, write_state
-from millifit.latency_models.batch import KernelBatch
-from millifit.latency_models.committee import Training
-from millifit.latency_models.cost_surface import CostSurface, fit_cost_surface
-from millifit.latency_models.encoders_cells import encode_cells
-from millifit.latency_models.graph import GraphModel, fit_graph_model
-from millifit.latency_models.graphs import nasbench201_graphs
-from millifit.latency_models.multilayer import MultilayerModel, fit_multilayer_model
-from millifit.latency_models.network_batch import NetworkBatch
-from millifit.latency_models.overhead import OverheadModel
+from millifit.latency_models.kernels.batch import KernelBatch
+from millifit.latency_models.kernels.regressor import KernelModel, fit_kernel_model
+from millifit.latency_models.kernels.table import TableModel, fit_table
+from millifit.latency_models.networks.batch import NetworkBatch
+from millifit.latency_models.networks.overhead import OverheadModel
+from millifit.latency_models.networks.whole import WholeNetworkModel, fit_whole_network
 from millifit.latency_models.prediction import Floats, Predictions
-from millifit.latency_models.regressor import KernelModel, fit_kernel_model
-from millifit.latency_models.table import TableModel, fit_table
-from millifit.latency_models.transfer import TransferModel, fit_transfer_model
-from millifit.latency_models.transfer_basis import fit_source
-from millifit.latency_models.whole_network import WholeNetworkModel, fit_whole_network
+from millifit.latency_models.transfer.adapt import TransferModel, fit_transfer_model
+from millifit.latency_models.transfer.basis import fit_source
+from millifit.latency_models.transfer.cost_surface import CostSurface, fit_cost_surface
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import TensorType
 

@@ -212,6 +212,19 @@ def test_networks_come_back_with_their_calls_in_order(tmp_path: Path) -> None:
     assert dict(kept[0].repeats) == {measured(1).kernel: 2, measured(2).kernel: 1}
 
 
+def test_targets_are_known_by_the_networks_of_a_space(tmp_path: Path) -> None:
+    """How many each has, without those of other spaces."""
+    store = Store(tmp_path / "s.sqlite")
+    store.add_networks(
+        network(1),
+        network(2),
+        replace(network(1), target_key="a"),
+        replace(network(3), target_key="b", space="circles"),
+    )
+    assert store.network_targets("squares") == {"a": 1, "t1": 2}
+    assert store.network_targets("cubes") == {}
+
+
 def test_sections_are_numbered_on_and_judged_later(tmp_path: Path) -> None:
     """A section has a number when it begins, and a verdict when its anchors were compared."""
     store = Store(tmp_path / "s.sqlite")

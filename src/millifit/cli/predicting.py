@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from millifit.cli import options
+from millifit.cli import architectures, options
 from millifit.cli.output import bars, show, show_table, write_json
+from millifit.errors import UsageError
 
 LatencyModel = Annotated[
     Path | None,
@@ -24,11 +25,12 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def predict(
-    model: options.Model,
+    model: options.OptionalModel = None,
     target: options.TargetName = None,
     threads: options.Threads = None,
     store: options.Store = None,
     latency_model: LatencyModel = None,
+    architecture: architectures.Architecture = None,
     input_shape: options.InputShape = None,
     seed: options.Seed = None,
     json: options.JsonFile = None,
@@ -40,10 +42,16 @@ def predict(
     millifit predict net.onnx
     millifit predict net.onnx --target local --threads 2 --json prediction.json
     millifit predict net.onnx --latency-model board.npz
+    millifit predict --latency-model cells.npz --architecture codes.txt
     """
     from millifit import pipeline
     from millifit.recipe import resolve_recipe
 
+    if architecture:
+        _predict_architectures(architecture, model, latency_model, target, json)
+        return
+    if model is None:
+        raise UsageError("predict what? Name a MODEL, or a network of a space by --architecture.")
     given = {
         "target": target, "threads": threads, "store": store, "input_shape": input_shape,
         "seed": seed,
@@ -64,10 +72,35 @@ def predict(
     show_prediction(found)
 
 
+def _predict_architectures(
+    given: Sequence[str],
+    model: str | None,
+    latency_model: Path | None,
+    target: str | None,
+    json: Path | None,
+) -> None:
+    from millifit import pipeline
+
+    if model is not None:
+        raise UsageError(f"predict either a model, '{model}', or an --architecture.")
+    if latency_model is None:
+        raise UsageError(
+            "--architecture needs a --latency-model. Make one: "
+            "millifit profile learn --space SPACE --out FILE"
+        )
+    found = pipeline.predict_architectures(
+        architectures.codes_of(given), latency_model=str(latency_model), target=target
+    )
+    write_json(found, json)
+    architectures.show_architectures(found)
+
+
 def learn(
     out: Out,
     target: options.TargetName = None,
     threads: options.Threads = None,
+    space: architectures.Space = None,
+    sources: architectures.Sources = None,
     store: options.Store = None,
     seed: options.Seed = None,
     json: options.JsonFile = None,
@@ -78,9 +111,14 @@ def learn(
     Examples:
     millifit profile learn --out board.npz
     millifit profile learn --target local --threads 2 --store board.sqlite --out board.npz
+    millifit profile learn --target pixel3 --space nasbench201 --out cells.npz
+    millifit profile learn --target new --space nasbench201 --from pixel3,1080ti --out cells.npz
     """
     from millifit import pipeline
 
+    if space is not None or sources is not None:
+        _learn_architectures(space, sources, out, target, threads, store, seed, json)
+        return
     found = pipeline.learn(
         out=str(out),
         target=target or "local",
@@ -91,6 +129,34 @@ def learn(
     )
     write_json(found, json)
     _show_learnt(found)
+
+
+def _learn_architectures(
+    space: str | None,
+    sources: str | None,
+    out: Path,
+    target: str | None,
+    threads: int | None,
+    store: str | None,
+    seed: int | None,
+    json: Path | None,
+) -> None:
+    from millifit import pipeline
+
+    if space is None:
+        raise UsageError("--from names where architectures were measured: add their --space.")
+    found = pipeline.learn_architectures(
+        out=str(out),
+        space=space,
+        target=target or "local",
+        sources=architectures.names_of(sources),
+        threads=threads or 1,
+        store=store,
+        seed=seed or 0,
+        progress=bars(),
+    )
+    write_json(found, json)
+    architectures.show_learnt_architectures(found)
 
 
 def show_prediction(found: Mapping[str, Any]) -> None:

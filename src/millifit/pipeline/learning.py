@@ -9,10 +9,10 @@ import numpy as np
 
 from millifit.latency_models.accuracy import accuracy, coverage
 from millifit.latency_models.archive import write_state
-from millifit.latency_models.network_batch import NetworkBatch
-from millifit.latency_models.overhead import fit_overhead
+from millifit.latency_models.kernels.table import TableModel
+from millifit.latency_models.networks.batch import NetworkBatch
+from millifit.latency_models.networks.overhead import fit_overhead
 from millifit.latency_models.prediction import Floats, Predictions
-from millifit.latency_models.table import TableModel
 from millifit.pipeline.predicting import (
     Predictor,
     calm_networks,

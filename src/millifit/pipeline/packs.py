@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from millifit.errors import DataError, UsageError
-from millifit.latency_models.features import work
+from millifit.latency_models.kernels.features import work
 from millifit.profiler.packs.checks import Findings, check
 from millifit.profiler.packs.mapped import read_mapped
 from millifit.profiler.packs.pack import Pack, add_to_store

@@ -10,11 +10,11 @@ import numpy as np
 
 from millifit.errors import DataError, MeasurementError
 from millifit.latency_models.archive import State
-from millifit.latency_models.batch import KernelBatch
-from millifit.latency_models.network_batch import NetworkBatch
-from millifit.latency_models.overhead import OverheadModel, fit_overhead
+from millifit.latency_models.kernels.batch import KernelBatch
+from millifit.latency_models.kernels.table import TableModel, fit_measured_table, price_of
+from millifit.latency_models.networks.batch import NetworkBatch
+from millifit.latency_models.networks.overhead import OverheadModel, fit_overhead
 from millifit.latency_models.prediction import Floats, Prediction, Predictions
-from millifit.latency_models.table import TableModel, fit_measured_table, price_of
 from millifit.pipeline.pricing import is_free
 from millifit.pipeline.tuning import stored_choices
 from millifit.profiler.measurement import Measurement

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from millifit.errors import MeasurementError
+from millifit.latency_models.kernels.table import LatencyTable, fit_measured_table, price_of
 from millifit.latency_models.prediction import Prediction
-from millifit.latency_models.table import LatencyTable, fit_measured_table, price_of
 from millifit.profiler.measurement import Measurement
 from millifit.profiler.store import Store
 from millifit.profiler.sweep import measure, policy_for

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from millifit.latency_models.batch import KernelBatch
+from millifit.latency_models.kernels.batch import KernelBatch
+from millifit.latency_models.kernels.regressor import KernelModel, fit_measured
 from millifit.latency_models.prediction import ORIGINS, Flags, Floats
-from millifit.latency_models.regressor import KernelModel, fit_measured
 from millifit.pipeline.profile_pool import Item
 from millifit.targets.kernel import Kernel
 from millifit.targets.timing import TimingPolicy

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from millifit.latency_models.batch import KernelBatch
-from millifit.latency_models.kernel_columns import family_of
+from millifit.latency_models.kernels.batch import KernelBatch
+from millifit.latency_models.kernels.columns import family_of
 from millifit.latency_models.prediction import Flags, Floats
 from millifit.pipeline.pricing import is_free, working_bytes
 from millifit.profiler.sweep import policy_for

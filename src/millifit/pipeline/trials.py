@@ -11,7 +11,7 @@ from typing import Any, get_args
 from millifit.compress.apply import apply_plan
 from millifit.compress.evaluate import accuracy
 from millifit.compress.plan import Plan
-from millifit.latency_models.network import NetworkModel, NetworkObservation, observe
+from millifit.latency_models.networks.scaled_sum import NetworkModel, NetworkObservation, observe
 from millifit.pipeline.baseline import Baseline, contender
 from millifit.pipeline.bundles import (
     TRIAL_TIMING,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from millifit.latency_models.room import expected_gains
+from millifit.latency_models.kernels.room import expected_gains
 from millifit.pipeline.pricing import is_free, working_bytes
 from millifit.pipeline.workbench import Workbench
 from millifit.profiler.store import Store

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from millifit.latency_models.features import work
+from millifit.latency_models.kernels.features import work
 from millifit.profiler.compare import described
 from millifit.profiler.measurement import Measurement
 from millifit.profiler.packs.pack import Pack

@@ -1,0 +1,1 @@
+"""Networks known by their architecture alone: encodings, and the models on them."""
