@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,26 +67,22 @@ def rows(
     networks: int = _NETWORKS,
     store: Path | None = None,
 ) -> list[Row]:
-    """Profile, predict, measure. `store` keeps the profile, and is used again where it exists."""
+    """Profile, predict, measure. `store` keeps the profile; where it exists it is used as it is."""
+    target = find_target(_TARGET)
     with tempfile.TemporaryDirectory() as folder:
         place = store or Path(folder) / "profile.sqlite"
-        report = pipeline.profile(
-            space=_SPACE, target=_TARGET, seconds=profile_s, store=str(place), seed=seed,
-            progress=progress,
-        )  # fmt: skip
-        target = find_target(_TARGET)
+        if not place.exists():
+            pipeline.profile(
+                space=_SPACE, target=_TARGET, seconds=profile_s, store=str(place), seed=seed,
+                progress=progress,
+            )  # fmt: skip
+        facts = _facts(Store(place), target)
         unseen = unseen_networks(Store(place), target, networks, seed=_OTHER_SEED + seed)
         predictor = fit_predictor(target, Store(place), seed=seed)
         predicted = Predictions.of([predictor.predict(each.program).whole for each in unseen])
-        measured = np.array(measure_networks([each.program for each in unseen], target))
+    measured = np.array(measure_networks([each.program for each in unseen], target))
     found = accuracy(measured, predicted.median_s)
-    facts = {
-        "n": found.n,
-        "profile_s": report["elapsed_s"],
-        "profile_kernels": report["kernels"],
-        "profile_networks": len(report["networks"]),
-        "drifted_sections": report["drifted"],
-    }
+    facts["n"] = found.n
     by_network = [
         {
             "architecture": each.code,
@@ -106,6 +103,18 @@ def rows(
     ]
 
 
+def _facts(store: Store, target: Target) -> dict[str, Any]:
+    """What a profile has, and over how long it was measured."""
+    kernels, networks = store.measurements(target.key), store.networks(target.key)
+    taken = [at for each in (*kernels, *networks) if (at := each.taken_at_s) is not None]
+    return {
+        "profile_s": max(taken) - min(taken),
+        "profile_kernels": len(kernels),
+        "profile_networks": len(networks),
+        "drifted_sections": sum(section.drifting for section in store.sections(target.key)),
+    }
+
+
 def unseen_networks(store: Store, target: Target, count: int, *, seed: int) -> list[Unseen]:
     """Random networks of the space that the store has no measurement of."""
     space, rng = find_space(_SPACE), np.random.default_rng(seed)
@@ -124,15 +133,15 @@ def measure_networks(programs: Sequence[Program], target: Target) -> list[float]
     """Seconds of each network: the median over rounds in which all of them take turns."""
     measured: list[float] = []
     with tempfile.TemporaryDirectory() as folder, LocalRunner() as runner:
-        for group in _groups(programs):
-            contenders = {
-                f"network {len(measured) + number}": _contender(
-                    Path(folder) / str(len(measured) + number), program, target
-                )
-                for number, program in enumerate(group)
-            }
-            found = runner.time_networks(contenders, policy=_TIMING, on_round=lambda _: None)
-            measured += [_latency_s(found[name]) for name in contenders]
+        contenders = {
+            f"network {number}": _contender(Path(folder) / str(number), program, target)
+            for number, program in enumerate(programs)
+        }
+        for group in _groups(list(contenders)):
+            found = runner.time_networks(
+                {name: contenders[name] for name in group}, policy=_TIMING, on_round=lambda _: None
+            )
+            measured += [_latency_s(found[name]) for name in group]
     return measured
 
 
@@ -140,9 +149,9 @@ def _latency_s(result: ContenderResult) -> float:
     return result.round_medians.median_s
 
 
-def _groups(programs: Sequence[Program]) -> Iterator[Sequence[Program]]:
-    for first in range(0, len(programs), _AT_ONCE):
-        yield programs[first : first + _AT_ONCE]
+def _groups(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(names), _AT_ONCE):
+        yield names[first : first + _AT_ONCE]
 
 
 def _contender(path: Path, program: Program, target: Target) -> Contender:

@@ -64,18 +64,19 @@ class Process:
             mean[rows], nearest[rows] = self._block(z, across, size)
         return self.mean + mean, self._deviation(np.maximum(nearest, 0.0))
 
-    def _block(self, z: Singles, across: Singles, size: Singles) -> tuple[Singles, Singles]:
+    def _block(self, z: Singles, across: Singles, size: Singles) -> tuple[Floats, Singles]:
         r = z @ across
         r += size
         r += np.einsum("nd,nd->n", z, z)[:, None]
-        nearest = r.min(axis=1)
+        nearest: Singles = r.min(axis=1)
         np.maximum(r, 0, out=r)
         np.sqrt(r, out=r)
         decay = np.exp(-r)
         r *= np.float32(self.smooth)
         r += 1
         r *= decay
-        return r @ self.weights, nearest
+        mean: Floats = (r @ self.weights).astype(np.float64)
+        return mean, nearest
 
     def _deviation(self, squared: Floats) -> Floats:
         r = np.sqrt(squared)
@@ -210,10 +211,13 @@ class _Solved:
 def _optimised(z: Floats, y: Floats, start: Floats, weighing: Floats, steps: int) -> Floats:
     d = z.shape[1]
     bounds = [(-9.0, 3.0)] * d + [(-3.0, 4.0), (_LEAST_LOG_NOISE, 1.0), (-4.0, 4.0)]
+
+    def cost(values: Floats) -> tuple[float, Floats]:
+        return _cost(z, y, values, weighing)
+
     found = minimize(
-        lambda values: _cost(z, y, values, weighing), start, jac=True, method="L-BFGS-B",
-        bounds=bounds, options={"maxiter": steps},
-    )  # fmt: skip
+        cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": steps}
+    )
     best: Floats = found.x
     return best
 
@@ -255,4 +259,5 @@ def _start(d: int) -> Floats:
 
 def _squared(a: Floats, b: Floats) -> Floats:
     squared = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * a @ b.T
-    return np.maximum(squared, 0.0, out=squared)
+    positive: Floats = np.maximum(squared, 0.0, out=squared)
+    return positive

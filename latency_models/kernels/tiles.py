@@ -25,7 +25,8 @@ def tiles(extents: Floats, tile: int) -> Floats:
 def power_of_two(extents: Floats, most: int = 16) -> Floats:
     """The largest power of two that divides each extent, at most `most`: 24 has 8."""
     whole = extents.astype(np.int64)
-    return np.minimum(whole & -whole, most).astype(np.float64)
+    power: Floats = np.minimum(whole & -whole, most).astype(np.float64)
+    return power
 
 
 def divisor(extents: Floats, most: int, *, prefer_even: bool = False) -> Floats:

@@ -223,8 +223,11 @@ def calm_networks(store: Store, target_key: str) -> list[NetworkMeasurement]:
 def network_prices(
     networks: Iterable[NetworkMeasurement], tables: Mapping[int, TableModel], vector_lanes: int
 ) -> tuple[NetworkBatch, Predictions, Floats]:
-    """Networks that were timed, a price for each pair of them and a kernel by tables that have not
-    seen the kernel, and the networks' seconds ``[n]``.
+    """Networks that were timed, a price for each pair of them and a kernel, and the networks'
+    seconds ``[n]``.
+
+    A kernel that was measured by itself has that price, as it would in a new network; how much more
+    is known of it than of a predicted one is in the widths of the prices' intervals.
     """
     newest: dict[tuple[Kernel, ...], NetworkMeasurement] = {
         each.calls: each
@@ -241,7 +244,7 @@ def network_prices(
         pairs = np.flatnonzero(sizes[batch.network] == size)
         table = tables[int(size)]
         needed, place = np.unique(batch.kernel[pairs], return_inverse=True)
-        found = table.unseen(batch.kernels.take(needed)).take(place)
+        found = table.predict(batch.kernels.take(needed)).take(place)
         for pair, price in zip(pairs, found, strict=True):
             rows[pair] = price
     medians = [each.outcome.median_s for each in used if isinstance(each.outcome, Samples)]

@@ -23,9 +23,9 @@ from millifit.targets.runner.environment import code_versions, describe_environm
 from millifit.targets.target import Target
 from millifit.targets.timing import Samples
 
-_NETWORK_SHARE = 0.25  # of the time of a run goes into whole networks
+_NETWORK_SHARE = 0.4  # of the time of a run goes into whole networks
 _FEWEST_HELD_OUT = 20  # an error of fewer kernels than this is no reason to stop
-_LONGEST_SECTION_S = 20.0
+_LONGEST_SECTION_S = 12.0
 _SHORTEST_SECTION_S = 4.0
 _NOTABLE_LEVEL = 0.1  # a machine so much slower or faster than before is another machine
 _NETWORK_S = 5.0  # what a network takes to compile and time, before one was
