@@ -32,7 +32,9 @@ class Phone:
     def configurations(self) -> pd.DataFrame:
         """The different operators in ascending order of their key, with their median latency."""
         groups = self.operators.groupby(KEY, dropna=False)
-        return groups.agg({"flops": "first", "latency_s": "median"}).reset_index()
+        return groups.agg(
+            {"flops": "first", "precision": "first", "latency_s": "median"}
+        ).reset_index()
 
 
 def phones() -> list[Phone]:

@@ -134,7 +134,11 @@ class Coordinates:
         lines = self.points - self.sizes[:, moving].astype(np.uint64) @ _MULTIPLIERS[moving]
         if axis == "map":
             lines += self._ratios() * _OF_RATIO
-        return lines, self.sizes[:, moving[0]], self._on_line(axis)
+        return lines, self.places(axis), self._on_line(axis)
+
+    def places(self, axis: Axis) -> Integers:
+        """Where on its line every kernel lies: ``[n]``."""
+        return self.sizes[:, SIZES.index(_MOVING[axis][0])]
 
     def _ratios(self) -> Hashes:
         """How much smaller maps come out than they went in, rounded; 0 where one value is left."""

@@ -71,7 +71,7 @@ class FamilyModel:
             log_s += correction
         if self.size is not None:
             scale = self.size.predict(x[:, :PLAIN])
-        outside = self.known.outside(_extents(x))
+        outside = _outside(self.known, x)
         half = np.maximum(self.half_width * scale, _NARROWEST_HALF_WIDTH)
         return log_s, half + _WIDENING * outside, outside > 0
 
@@ -225,6 +225,20 @@ def _by_perceptron(x: Singles, target: Floats, roofline: Roofline, seed: int) ->
 
 def _extents(x: Singles) -> Floats:
     return x[:, :EXTENTS].astype(np.float64)
+
+
+def _outside(known: Familiarity, x: Singles) -> Floats:
+    """`Familiarity.outside` of extents, which looks at columns that no row leaves but once."""
+    extents = x[:, :EXTENTS]
+    if not len(x):
+        return np.zeros(0)
+    left = np.flatnonzero(
+        (extents.min(axis=0) < known.lowest) | (extents.max(axis=0) > known.highest)
+    )
+    if not left.size:
+        return np.zeros(len(x))
+    some = Familiarity(lowest=known.lowest[left], highest=known.highest[left])
+    return some.outside(extents[:, left].astype(np.float64))
 
 
 def _typical(errors: Floats) -> float:

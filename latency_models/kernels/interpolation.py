@@ -97,8 +97,22 @@ class Interpolation:
 
         What lies between no two measured kernels keeps its trend.
         """
-        found = {axis: self.lines[axis].between(asked) for axis in self.lines}
-        return _corrected(self, found, asked.families, trend_log_s)
+        log_s, family = trend_log_s.copy(), np.full(len(trend_log_s), -1, np.intp)
+        in_use = self._in_use[_places(self.families, asked.families)]
+        rows = np.flatnonzero(in_use)  # others need not be looked for on any line
+        if rows.size:
+            asked = asked if in_use.all() else asked.take(rows)
+            found = {axis: lines.between(asked) for axis, lines in self.lines.items()}
+            log_s[rows], family[rows] = _corrected(self, found, asked.families, trend_log_s[rows])
+        return log_s, family
+
+    @property
+    def _in_use(self) -> Flags:
+        """Whether any axis is of use to a family; last, where -1 points to, to an unknown one."""
+        in_use = np.zeros(len(self.families) + 1, bool)
+        for axis in self.lines:
+            in_use[:-1] |= self.uses[axis].share > 0
+        return in_use
 
     def to_state(self) -> State:
         """Plain arrays; `from_state` is the inverse."""
@@ -163,7 +177,7 @@ def _judged(
     axis: Axis, found: Neighbours, known: Measured, family: Indices, families: int, lanes: int
 ) -> Uses:
     uses = Uses.none(families)
-    _, places, _ = known.coordinates.lines(axis)
+    places = known.coordinates.places(axis)
     for number in np.unique(family[found.asked]):
         of = found.take(family[found.asked] == number)
         _judge(uses, int(number), of, places, known, lanes if axis in CHANNEL_AXES else 1)
@@ -207,7 +221,7 @@ def _corrected(
         uses, of = model.uses[axis], family[between.asked]
         used = np.flatnonzero((of >= 0) & (uses.share[of] > 0))
         between, of = between.take(used), of[used]
-        _, places, _ = model.measured.lines(axis)
+        places = model.measured.places(axis)
         made = uses.share[of] * interpolated(model.off, between, places, lanes=uses.lanes[of])
         weight = 1 / np.maximum(uses.error[of], _NOISE) ** 2
         total[between.asked] += weight * made

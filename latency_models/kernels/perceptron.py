@@ -76,8 +76,10 @@ class Perceptron:
         )
 
 
-def fit_perceptron(x: Singles, target: Floats, *, seed: int) -> Perceptron:
-    """Learn ``target [n]`` from ``x [n, features]``."""
+def fit_perceptron(
+    x: Singles, target: Floats, *, seed: int, widths: tuple[int, ...] | None = None
+) -> Perceptron:
+    """Learn ``target [n]`` from ``x [n, features]``, with hidden layers of such widths."""
     middle, spread = x.mean(axis=0), x.std(axis=0)
     live = spread > 1e-6
     scale = np.where(live, 1 / np.maximum(spread, 1e-6), 0.0).astype(np.float32)
@@ -87,6 +89,7 @@ def fit_perceptron(x: Singles, target: Floats, *, seed: int) -> Perceptron:
     layers = _trained(
         (np.clip(x, least, most) - middle) * scale,
         ((target - centre) / unit).astype(np.float32),
+        widths=widths or _WIDTHS,
         tolerance=_TOLERANCE / unit,
         rng=np.random.default_rng(seed),
     )
@@ -110,10 +113,15 @@ def fit_perceptron(x: Singles, target: Floats, *, seed: int) -> Perceptron:
 
 
 def _trained(
-    x: Singles, y: Singles, *, tolerance: float, rng: np.random.Generator
+    x: Singles,
+    y: Singles,
+    *,
+    widths: tuple[int, ...],
+    tolerance: float,
+    rng: np.random.Generator,
 ) -> list[tuple[Singles, Singles]]:
     """Weights and biases after training with AdamW (arXiv 1711.05101) and one cycle of the rate."""
-    sizes = (x.shape[1], *_WIDTHS, 1)
+    sizes = (x.shape[1], *widths, 1)
     values, layers = _layers(sizes, rng)
     slopes, by_layer = _layers(sizes, None)
     mean, square = np.zeros_like(values), np.zeros_like(values)

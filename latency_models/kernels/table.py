@@ -26,6 +26,7 @@ Column = TypeVar("Column", bound=npt.NDArray[Any])
 
 _KIND = "table"
 _INTERPOLATED, _UNKNOWN = ORIGINS.index("interpolated"), ORIGINS.index("unknown")
+_FIRST_BITS = 17
 _UNKNOWN_HALF_WIDTH = float(np.log(5.0))
 
 
@@ -112,9 +113,20 @@ class TableModel:
     def _places(self, asked: Hashes) -> Indices:
         if not len(self.identities):
             return np.full(len(asked), -1, np.intp)
+        found = np.full(len(asked), -1, np.intp)
+        maybe = self._maybe_known(asked)
+        asked = asked[maybe]
         place = np.searchsorted(self.identities, asked).clip(max=len(self.identities) - 1)
-        found: Indices = np.where(self.identities[place] == asked, place, -1)
+        found[maybe] = np.where(self.identities[place] == asked, place, -1)
         return found
+
+    def _maybe_known(self, asked: Hashes) -> Indices:
+        """The rows whose first bits some measured kernel's hash has: most new kernels are none of
+        them, and need not be searched for.
+        """
+        taken = np.zeros(1 << _FIRST_BITS, bool)
+        taken[self.identities >> np.uint64(64 - _FIRST_BITS)] = True
+        return np.flatnonzero(taken[asked >> np.uint64(64 - _FIRST_BITS)])
 
     def _trend(self, batch: KernelBatch) -> Predictions:
         if self.regressor is not None:
