@@ -26,7 +26,7 @@ from millifit.latency_models.prediction import Floats
 
 _FEWEST = 500  # measurements of an operator in either precision; below, models apart do
 _WIDTHS = (256, 128, 64)
-_MEMBERS = 3
+_MEMBERS = 6
 _WORK_TERMS = 3
 
 

@@ -62,7 +62,7 @@ class FamilyModel:
         log_s = np.log(self.roofline.seconds(terms))
         scale: Floats | float = 1.0
         if isinstance(self.smooth, Perceptron):
-            log_s += self.smooth.predict(x[:, :PLAIN])
+            log_s += self.smooth.predict(x[:, : len(self.smooth.least)])
         elif self.smooth is not None:
             correction, deviation = self.smooth.predict(x)
             scale = deviation if self.scaled else 1.0

@@ -12,8 +12,13 @@ from millifit.latency_models.archive import State
 from millifit.latency_models.kernels.matern import Singles
 from millifit.latency_models.prediction import Floats
 
-_TREES = 64
-_BLOCK = 256
+_TREES = 32
+_BLOCK = 512
+_ALL_MOVE = 8  # levels down to which hardly any row has reached its leaf
+_LEVELS = 3  # from one search for rows that have to the next
+
+
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +28,10 @@ class Trees:
     A node's left child is at `child`, the right one behind it. A leaf is its own child.
     """
 
-    roots: npt.NDArray[np.int32]  # [trees]
-    feature: npt.NDArray[np.int16]
+    roots: Indices  # [trees]
+    feature: Indices
     threshold: Singles
-    child: npt.NDArray[np.int32]
+    child: Indices
     value: Singles
     depth: int
 
@@ -35,14 +40,29 @@ class Trees:
         made = np.empty(len(x))
         for start in range(0, len(x), _BLOCK):
             block = x[start : start + _BLOCK]
-            flat, width = np.ascontiguousarray(block).ravel(), block.shape[1]
-            offset = np.arange(len(block), dtype=np.int32)[:, None] * width
-            node = np.broadcast_to(self.roots, (len(block), len(self.roots)))
-            for _ in range(self.depth):
-                seen = flat.take(offset + self.feature.take(node))
-                node = self.child.take(node) + (seen > self.threshold.take(node))
-            made[start : start + _BLOCK] = self.value.take(node).mean(axis=1)
+            leaves = self.value.take(self._leaves(block)).reshape(len(block), len(self.roots))
+            made[start : start + _BLOCK] = leaves.mean(axis=1)
         return made
+
+    def _leaves(self, x: Singles) -> Indices:
+        """The leaf of each row in each tree: ``[n * trees]``. Half of all paths are much shorter
+        than the longest one, so those that have ended are left out now and then.
+        """
+        flat = np.ascontiguousarray(x).ravel()
+        row = np.repeat(np.arange(len(x)) * x.shape[1], len(self.roots))
+        node = np.tile(self.roots, len(x))
+        leaves, moving = node, np.arange(len(node))
+        for level in range(self.depth):
+            child = self.child.take(node)
+            if level >= _ALL_MOVE and (level - _ALL_MOVE) % _LEVELS == 0:
+                leaves[moving] = node
+                inner = np.flatnonzero(child != node)
+                moving, node = moving.take(inner), node.take(inner)
+                row, child = row.take(inner), child.take(inner)
+            seen = flat.take(row + self.feature.take(node))
+            node = child + (seen > self.threshold.take(node))
+        leaves[moving] = node
+        return leaves
 
     def to_state(self) -> State:
         """Plain arrays; `from_state` is the inverse."""
@@ -50,10 +70,10 @@ class Trees:
             kind="trees",
             facts={"depth": self.depth},
             arrays={
-                "roots": self.roots,
-                "feature": self.feature,
+                "roots": self.roots.astype(np.int32),
+                "feature": self.feature.astype(np.int16),
                 "threshold": self.threshold,
-                "child": self.child,
+                "child": self.child.astype(np.int32),
                 "value": self.value,
             },
         )
@@ -62,10 +82,10 @@ class Trees:
     def from_state(cls, state: State) -> Self:
         """The trees that `to_state` described."""
         return cls(
-            roots=state.array("roots", ndim=1),
-            feature=state.array("feature", ndim=1),
+            roots=state.array("roots", ndim=1).astype(np.intp),
+            feature=state.array("feature", ndim=1).astype(np.intp),
             threshold=state.array("threshold", ndim=1),
-            child=state.array("child", ndim=1),
+            child=state.array("child", ndim=1).astype(np.intp),
             value=state.array("value", ndim=1),
             depth=int(state.fact("depth")),
         )
@@ -84,10 +104,10 @@ def fit_trees(x: Singles, target: Floats, *, seed: int) -> Trees:
     )
     child = child + np.repeat(roots[:-1], np.diff(roots))
     return Trees(
-        roots=roots[:-1].astype(np.int32),
-        feature=feature.astype(np.int16),
+        roots=roots[:-1].astype(np.intp),
+        feature=feature.astype(np.intp),
         threshold=threshold,
-        child=child.astype(np.int32),
+        child=child.astype(np.intp),
         value=value.astype(np.float32),
         depth=max(estimator.tree_.max_depth for estimator in fitted.estimators_),
     )

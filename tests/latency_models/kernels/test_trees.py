@@ -12,7 +12,7 @@ def test_arrays_predict_what_the_forest_predicts() -> None:
     x = rng.integers(0, 6, (300, 5)).astype(np.float32)
     y = x[:, 0] * x[:, 1] - x[:, 2] + rng.standard_normal(300)
     asked = rng.integers(-1, 8, (700, 5)).astype(np.float32)
-    forest = ExtraTreesRegressor(n_estimators=64, max_features=0.6, random_state=4).fit(x, y)
+    forest = ExtraTreesRegressor(n_estimators=32, max_features=0.6, random_state=4).fit(x, y)
     trees = fit_trees(x, y, seed=4)
     assert np.allclose(trees.predict(asked), forest.predict(asked), rtol=1e-5, atol=1e-5)
     again = Trees.from_state(trees.to_state())
