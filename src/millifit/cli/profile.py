@@ -63,6 +63,8 @@ def _profile() -> None:
     millifit profile show
     millifit profile export board.parquet
     millifit profile import board.parquet
+    millifit profile import ops.csv --map op=type,latency_ms=time --device phone
+    millifit profile diff before.parquet after.parquet
     """
 
 
