@@ -119,7 +119,7 @@ def fit_overhead(batch: NetworkBatch, prices: Predictions, seconds: Floats) -> O
     """Learn from measured networks: `seconds` ``[n]``, and a price for each pair of the batch.
 
     Prices of kernels are those of pairs by ``prices.take(batch.kernel)``. They should err as those
-    of new networks will: see `whole_network.held_out_prices`. No network at all gives a model that
+    of new networks will: see `whole.fit_whole_network`. No network at all gives a model that
     believes the sum. Networks that were disturbed while they were measured are given
     little weight. Raises DataError for seconds that are no positive numbers.
     """

@@ -46,9 +46,9 @@ def fit_whole_network(
     batch: NetworkBatch, pair_seconds: Floats, seconds: Floats, *, fit_kernels: FitKernels
 ) -> WholeNetworkModel:
     """Learn from networks that were timed as a whole, ``seconds [n]``, and kernel by kernel,
-    ``pair_seconds [p]`` (see `network_batch.seconds_of_pairs`).
+    ``pair_seconds [p]`` (see `batch.seconds_of_pairs`).
 
-    `fit_kernels` is `regressor.fit_kernel_model` with a seed. What networks take beyond their
+    `fit_kernels` is `fit_kernel_model` with a seed. What networks take beyond their
     kernels is learnt from prices that none of the network's own measurements went into: a kernel's
     median in other networks, or what the regressor said while it had not seen the kernel.
     """

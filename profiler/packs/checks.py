@@ -2,7 +2,7 @@
 
 Every row is judged by itself, against the other rows of its setting, and against what is known of
 the target already. The tests need the work of each row, ``[n, 2]`` of multiply-adds and bytes moved
-(see `latency_models.features.work`); networks, whose work nobody knows, have none.
+(see `latency_models.kernels.features.work`); networks, whose work nobody knows, have none.
 """
 
 from __future__ import annotations
