@@ -30,7 +30,7 @@ _LARGEST_LIBRARY_BYTES = 16 * 2**20  # weights are not in it
 
 
 def tvm_target(target: Target) -> Any:
-    """The target as TVM names it."""
+    """The target as TVM names it; where it has a GPU, its processor is the host."""
     import tvm
 
     facts: dict[str, Any] = {
@@ -41,7 +41,20 @@ def tvm_target(target: Target) -> Any:
     }
     if target.features:
         facts["mattr"] = list(target.features)
-    return tvm.target.Target(facts)
+    if target.gpu is None:
+        return tvm.target.Target(facts)
+    gpu: dict[str, Any] = {
+        "kind": target.gpu.api,
+        "max_num_threads": target.gpu.max_threads,
+        "max_threads_per_block": target.gpu.max_threads,
+        "max_shared_memory_per_block": target.gpu.shared_bytes,
+        "thread_warp_size": target.gpu.subgroup,
+    }
+    if target.gpu.arch:
+        gpu["arch"] = target.gpu.arch
+    if target.gpu.api == "opencl":
+        del gpu["max_threads_per_block"]
+    return tvm.target.Target(gpu, host=facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pydantic
 from millifit.errors import UnknownTarget, UsageError
 from millifit.files import write_atomically
 from millifit.targets.detect import detect_local
-from millifit.targets.target import Target
+from millifit.targets.target import Gpu, Target
 
 _SHIPPED = Path(__file__).with_name("catalog.toml")
 _LOCAL = "local"
@@ -63,16 +64,22 @@ def add_target(target: Target, user_file: Path | None = None) -> None:
     if target.name in taken:
         raise UsageError(f"{path}: a target '{target.name}' exists. Choose another name.")
     table = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in dataclasses.asdict(target).items()
-        if key != "name"
+        key: value
+        for key, value in json.loads(json.dumps(dataclasses.asdict(target))).items()
+        if key != "name" and value is not None
     }
     _target(target.name, table, path)
-    lines = [f"[{json.dumps(target.name)}]"]
-    # JSON's strings, integers and lists of strings are TOML's.
-    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+    name = json.dumps(target.name)
+    lines = [f"[{name}]", *_toml({k: v for k, v in table.items() if k != "gpu"})]
+    if "gpu" in table:
+        lines += ["", f"[{name}.gpu]", *_toml(table["gpu"])]
     before = path.read_text(encoding="utf-8").rstrip() + "\n\n" if path.exists() else ""
     write_atomically(path, before + "\n".join(lines) + "\n")
+
+
+def _toml(table: Mapping[str, Any]) -> list[str]:
+    """The lines of a table: JSON's strings, integers, truths and lists of strings are TOML's."""
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
 
 
 def _listed(user_file: Path | None) -> tuple[Target, ...]:
@@ -121,7 +128,7 @@ def _target(name: str, table: Any, path: Path) -> Target:
         target = _adapter().validate_json(text, strict=True)
     except pydantic.ValidationError as invalid:
         first = invalid.errors()[0]
-        raise wrong(str(first["loc"][0]), first["msg"]) from invalid
+        raise wrong(".".join(map(str, first["loc"])), first["msg"]) from invalid
     if target.vector_bits not in _VECTOR_BITS:
         raise wrong("vector_bits", f"{target.vector_bits} is none of {_VECTOR_BITS}")
     for key in ("vector_registers", "cores", "l1_bytes", "l2_bytes"):
@@ -131,6 +138,8 @@ def _target(name: str, table: Any, path: Path) -> Target:
         raise wrong("l3_bytes", "must be 0 or more")
     if not 1 <= target.threads <= target.cores:
         raise wrong("threads", f"must be 1 to {target.cores}, the cores")
+    if target.gpu is not None:
+        _check_gpu(target.gpu, wrong)
     if not table.get("precisions", True):
         raise wrong("precisions", "must name at least one precision")
     for precision in table.get("precisions", ()):
@@ -138,3 +147,11 @@ def _target(name: str, table: Any, path: Path) -> Target:
             known = ", ".join(target.supported)
             raise wrong("precisions", f"'{precision}' needs another device; this one has {known}")
     return target
+
+
+def _check_gpu(gpu: Gpu, wrong: Callable[[str, str], UsageError]) -> None:
+    for key in ("compute_units", "subgroup", "max_threads", "shared_bytes"):
+        if getattr(gpu, key) < 1:
+            raise wrong(f"gpu.{key}", "must be 1 or more")
+    if (gpu.api == "cuda") != bool(re.fullmatch(r"sm_\d+a?", gpu.arch)):
+        raise wrong("gpu.arch", "must be sm_ and a number for CUDA, and is left out for OpenCL")

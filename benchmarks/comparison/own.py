@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from millifit.targets.bundle import LoadedBundle
+from millifit.targets.loaded_bundle import LoadedBundle
 from millifit.targets.program import Program
 from millifit.targets.schedules.rules import schedule
 from millifit.targets.schedules.tir import in_registers

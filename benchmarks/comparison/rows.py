@@ -19,10 +19,11 @@ from benchmarks.comparison.subject import Source, Subject
 from benchmarks.comparison.work import macs_by_node
 from benchmarks.models import MODELS
 from millifit.pipeline.final import compare
-from millifit.targets.bundle import LoadedBundle, load_bundle, write_bundle
+from millifit.targets.bundle import write_bundle
 from millifit.targets.detect import detect_local
 from millifit.targets.importer.onnx_file import read_network
 from millifit.targets.importer.simplify import simplify
+from millifit.targets.loaded_bundle import LoadedBundle, load_bundle
 from millifit.targets.lower import lower
 from millifit.targets.program import Program
 from millifit.targets.runner.environment import code_versions

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.comparison.own import kernel_seconds
 from benchmarks.comparison.reference import Profile, seconds_by_node
 from benchmarks.comparison.work import macs_by_node
-from millifit.targets.bundle import LoadedBundle
+from millifit.targets.loaded_bundle import LoadedBundle
 from millifit.targets.network import Network
 from millifit.targets.program import Program
 

@@ -62,7 +62,7 @@ class Worker:
     def _time_kernel(self, request: Request) -> dict[str, object]:
         samples = self._bench.time(
             Kernel.from_dict(request["kernel"]),
-            _target(request["target"]),
+            Target.from_dict(request["target"]),
             TimingPolicy(**request["policy"]),
             seed=request["seed"],
         )
@@ -128,15 +128,10 @@ def _prepare() -> None:
     import millifit.targets.build  # noqa: F401 - loads the compiler before the first deadline runs
 
 
-def _target(plain: Mapping[str, Any]) -> Target:
-    lists = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
-    return Target(**{**plain, **lists})
-
-
 def _import_bundle() -> OpenNetwork:
     import tvm.runtime.vm  # noqa: F401 - so that the runtime does not count as the network's memory
 
-    from millifit.targets.bundle import load_bundle
+    from millifit.targets.loaded_bundle import load_bundle
 
     def open_bundle(path: Path, sample: Array, _threads: int) -> Infer:
         loaded = load_bundle(path)  # threads: TVM reads them from the environment

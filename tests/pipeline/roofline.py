@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from millifit.pipeline.bundles import FINAL_TIMING
-from millifit.targets.bundle import read_manifest
 from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import read_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.kernel import Kernel
 from millifit.targets.lower import lower
+from millifit.targets.manifest import read_manifest
 from millifit.targets.runner.network_timing import (
     Contender,
     ContenderResult,

@@ -16,10 +16,11 @@ from roofline import RooflineTimer
 from millifit.compress.evaluate import outputs
 from millifit.errors import BundleError, CompileError, UnknownTarget, UsageError
 from millifit.pipeline import compile_model, compress, fit, verify
-from millifit.targets.bundle import load_bundle, read_manifest
 from millifit.targets.catalog import add_target, find_target
 from millifit.targets.importer.onnx_file import read_network
 from millifit.targets.importer.simplify import simplify
+from millifit.targets.loaded_bundle import load_bundle
+from millifit.targets.manifest import read_manifest
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from millifit.progress import Silent
 from millifit.report import parse_result
 from millifit.search.explain import ExplainedInfeasible
 from millifit.search.trial import plan_key
-from millifit.targets.bundle import load_bundle, read_manifest
+from millifit.targets.loaded_bundle import load_bundle
+from millifit.targets.manifest import read_manifest
 
 
 class Notes(Silent):

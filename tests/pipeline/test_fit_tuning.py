@@ -16,9 +16,10 @@ from millifit.errors import TargetError
 from millifit.pipeline import compile_model, fit, predict, profile
 from millifit.profiler.store import Store
 from millifit.profiler.tuned import choices_of
-from millifit.targets.bundle import load_bundle, read_manifest
 from millifit.targets.catalog import find_target
 from millifit.targets.kernel import Choice, Kernel
+from millifit.targets.loaded_bundle import load_bundle
+from millifit.targets.manifest import read_manifest
 from millifit.targets.runner.environment import code_versions
 from millifit.targets.schedules.candidates import candidates
 from millifit.targets.target import Target

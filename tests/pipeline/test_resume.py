@@ -25,7 +25,7 @@ from millifit.profiler.store import Store
 from millifit.recipe import Recipe, write_recipe
 from millifit.report import parse_result
 from millifit.search.trial import plan_key
-from millifit.targets.bundle import load_bundle
+from millifit.targets.loaded_bundle import load_bundle
 
 HERE = Path(__file__).parent
 # What may differ between two runs of one recipe: how long they took, and the machine's load.

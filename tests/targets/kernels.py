@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from emulator import emulator
 
-from millifit.targets.bundle import runs_here
 from millifit.targets.kernel import Kernel
+from millifit.targets.loaded_bundle import runs_here
 from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules.code import KernelCode
 from millifit.targets.schedules.rules import schedule

@@ -19,15 +19,12 @@ from programs import lowered
 
 from millifit.errors import BundleError, CompileError, RunFolderError
 from millifit.targets import bundle as bundle_module
-from millifit.targets.bundle import (
-    LoadedBundle,
-    check_files,
-    load_bundle,
-    read_manifest,
-    runs_here,
-    write_bundle,
-)
+from millifit.targets import manifest as manifest_module
+from millifit.targets.bundle import write_bundle
 from millifit.targets.catalog import find_target
+from millifit.targets.device_facts import probe, why_not
+from millifit.targets.loaded_bundle import LoadedBundle, load_bundle
+from millifit.targets.manifest import check_files, read_manifest
 from millifit.targets.program import Program
 from millifit.targets.target import Target
 
@@ -79,7 +76,7 @@ def edited(path: Path, **changes: object) -> None:
     """Change keys of a manifest, as a newer version or a tool that knows its hash would."""
     file = path / "manifest.json"
     plain = json.loads(file.read_text()) | changes
-    plain["sha256"] = bundle_module._digest(plain)
+    plain["sha256"] = manifest_module._digest(plain)
     file.write_text(json.dumps(plain))
 
 
@@ -214,9 +211,9 @@ def test_missing_instructions_are_named(
     wanted = dataclasses.replace(
         target, triple="x86_64-linux-gnu", features=(), vector_bits=bits, dot_product=dot
     )
-    found = runs_here(wanted, tmp_path / "cpuinfo")
+    found = why_not(wanted, probe(cpuinfo=tmp_path / "cpuinfo"))
     assert found is None if reason is None else reason in str(found)
-    assert runs_here(wanted, tmp_path / "missing") is None  # nothing to compare with
+    assert why_not(wanted, probe(cpuinfo=tmp_path / "missing")) is None  # nothing to compare with
 
 
 def test_missing_arm_instructions_are_named(
@@ -226,11 +223,11 @@ def test_missing_arm_instructions_are_named(
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     place = tmp_path / "cpuinfo"
     place.write_text("Features : fp asimd fphp asimdhp asimddp\n")
-    assert runs_here(find_target("rpi5"), place) is None
-    assert runs_here(find_target("graviton3"), place) == "this processor lacks i8mm"
+    assert why_not(find_target("rpi5"), probe(cpuinfo=place)) is None
+    assert why_not(find_target("graviton3"), probe(cpuinfo=place)) == "this processor lacks i8mm"
     place.write_text("Features : fp asimd\n")
-    assert runs_here(find_target("rpi4"), place) is None
-    found = runs_here(find_target("rpi5"), place)
+    assert why_not(find_target("rpi4"), probe(cpuinfo=place)) is None
+    found = why_not(find_target("rpi5"), probe(cpuinfo=place))
     assert found == "this processor lacks asimddp, asimdhp, fphp"
 
 
@@ -310,7 +307,7 @@ def test_bundle_needs_the_tvm_runtime_alone(written: Path) -> None:
         "    sys.modules[name] = None\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from millifit.targets.bundle import load_bundle\n"
+        "from millifit.targets.loaded_bundle import load_bundle\n"
         "path = Path(sys.argv[1])\n"
         "golden = np.load(path / 'golden.npz')\n"
         "(made,) = load_bundle(path).run(golden['input'])\n"

@@ -12,10 +12,10 @@ from programs import Compiled, lowered
 from millifit.compress.evaluate import outputs
 from millifit.compress.quantize.quantizer import quantizable, quantize
 from millifit.compress.quantize.ranges import calibrate
-from millifit.targets.bundle import runs_here
 from millifit.targets.importer.onnx_file import from_onnx, to_onnx
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.kernel import Kernel
+from millifit.targets.loaded_bundle import runs_here
 from millifit.targets.lower import lower
 from millifit.targets.network import Network
 from millifit.targets.target import Precision, Target

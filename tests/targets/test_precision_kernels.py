@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from kernels import TARGETS, convolve, run, tensor, x86
 from test_schedules import IN_SCALE, OUT_SCALE, OUT_ZERO, SLOW, convolutions, layer, requantized
 
-from millifit.targets.bundle import runs_here
 from millifit.targets.kernel import Kernel
+from millifit.targets.loaded_bundle import runs_here
 
 
 def only(target):

@@ -13,7 +13,9 @@ from millifit.errors import BundleError
 from millifit.files import write_atomically
 from millifit.progress import SILENT, Progress
 from millifit.samples import Floats
-from millifit.targets.bundle import check_files, load_bundle, read_manifest, write_bundle
+from millifit.targets.bundle import write_bundle
+from millifit.targets.loaded_bundle import load_bundle
+from millifit.targets.manifest import check_files, read_manifest
 from millifit.targets.program import Program
 from millifit.targets.runner.environment import code_versions
 from millifit.targets.runner.network_timing import (

@@ -34,11 +34,13 @@ from millifit.pipeline.workbench import (
     timing,
 )
 from millifit.progress import SILENT, Progress
-from millifit.targets.bundle import check_files, load_bundle, read_manifest, write_bundle
+from millifit.targets.bundle import write_bundle
 from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
+from millifit.targets.loaded_bundle import load_bundle
 from millifit.targets.lower import lower
+from millifit.targets.manifest import check_files, read_manifest
 from millifit.targets.network import Network
 from millifit.targets.runner.environment import code_versions
 from millifit.targets.runner.network_timing import Contender
