@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from roofline import RooflineTimer
 from millifit.models import from_module
 from millifit.pipeline import fit
 from millifit.recipe import Recipe
+from millifit.targets.catalog import add_target, find_target
 from millifit.targets.importer.onnx_file import write_network
 
 MakeRecipe = Callable[..., Recipe]
@@ -71,3 +73,11 @@ def finished(make_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) 
 def copied(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run and its store, to be spoilt."""
     return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+@pytest.fixture
+def here(_home: None) -> str:
+    """A target that runs on this machine, and of which plans do not depend on its dot product."""
+    local = find_target("local")
+    add_target(dataclasses.replace(local, name="here", dot_product="none", source="a test"))
+    return "here"

@@ -1,0 +1,141 @@
+"""Verify a bundle on its device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from millifit.compress.evaluate import accuracy, outputs
+from millifit.data import read_dataset
+from millifit.errors import BundleError
+from millifit.pipeline.bundles import (
+    TRIAL_TIMING,
+    bundle_bytes,
+    run_bundle,
+    time_in_turn,
+    write_input,
+)
+from millifit.pipeline.conclude import interval_of
+from millifit.pipeline.final import compare
+from millifit.pipeline.workbench import Timer, preprocessing_of, timing
+from millifit.progress import SILENT, Progress
+from millifit.targets.importer.onnx_file import read_network
+from millifit.targets.importer.simplify import simplify
+from millifit.targets.loaded_bundle import load_bundle
+from millifit.targets.manifest import check_files, read_manifest
+from millifit.targets.runner.network_timing import Contender
+
+Numbers = tuple[float, ...] | None
+
+# A golden output is compared with this tolerance, relative to its largest magnitude.
+_GOLDEN_TOLERANCE = 1e-4
+
+
+def verify(
+    bundle: Path,
+    *,
+    data: str | None = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    model: str | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+    timer: Timer | None = None,
+) -> dict[str, Any]:
+    """Check a bundle on its device: hashes, golden output, latency, accuracy, agreement.
+
+    The certificate. Raises BundleError where a file was changed or the golden output is not given.
+    """
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest)
+    error = _golden_error(bundle)
+    if error is None and (model is None or data is None):
+        raise BundleError(
+            f"bundle '{bundle}' has no golden output: it was compiled on another machine. Verify "
+            "it with --model and --data"
+        )
+    certificate: dict[str, Any] = {
+        "bundle": str(bundle),
+        "network": manifest.name,
+        "target": manifest.target.name,
+        "versions": manifest.versions,
+        "files": "unchanged",
+        "golden_error": error,
+        "size_bytes": bundle_bytes(bundle),
+    }
+    certificate |= _latency(bundle, manifest.target.threads, timer, progress)
+    if data is not None:
+        certificate |= _validated(bundle, data, mean, std, model, seed, progress)
+    return certificate
+
+
+def _golden_error(bundle: Path) -> float | None:
+    """Largest deviation from the golden outputs, relative to their largest magnitude.
+
+    None where the bundle has no golden output, since it was compiled on another machine.
+    """
+    loaded = load_bundle(bundle)
+    with np.load(bundle / "golden.npz", allow_pickle=False) as golden:
+        wanted = [golden[f"output{i}"] for i in range(len(golden.files) - 1)]
+        given = loaded.run(golden["input"])
+    if not wanted:
+        return None
+    error = max(
+        float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-30))
+        for a, b in zip(given, wanted, strict=True)
+    )
+    if not error <= _GOLDEN_TOLERANCE:
+        raise BundleError(
+            f"bundle '{bundle}' does not give its golden output on this machine: relative error "
+            f"{error:.2e}, at most {_GOLDEN_TOLERANCE:g} is allowed. Compile it again here."
+        )
+    return error
+
+
+def _latency(bundle: Path, threads: int, timer: Timer | None, progress: Progress) -> dict[str, Any]:
+    """Latency and peak memory of a bundle on this machine."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as work:
+        with np.load(bundle / "golden.npz", allow_pickle=False) as golden:
+            given = write_input(Path(work) / "input.npy", golden["input"])
+        entry = Contender(kind="bundle", path=bundle, input_path=given, threads=threads)
+
+        with timing(timer, progress) as chosen:
+            timed = time_in_turn(
+                chosen, {"bundle": entry}, policy=TRIAL_TIMING, progress=progress,
+                title="time the bundle",
+            )["bundle"]  # fmt: skip
+    return {
+        "latency_s": interval_of(timed.round_medians),
+        "peak_memory_bytes": timed.peak_memory_bytes,
+    }
+
+
+def _validated(
+    bundle: Path,
+    data: str,
+    mean: Numbers,
+    std: Numbers,
+    model: str | None,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Accuracy on validation data and, with a model, agreement with ONNX Runtime."""
+    manifest = read_manifest(bundle)
+    classes = manifest.outputs[0].shape[1] if len(manifest.outputs[0].shape) == 2 else None
+    dataset = read_dataset(
+        data, sample_shape=manifest.input.shape[1:], preprocessing=preprocessing_of(mean, std),
+        classes=classes, seed=seed,
+    )  # fmt: skip
+    validation = dataset.validation
+    answers = run_bundle(bundle, validation.x, progress=progress)
+    found: dict[str, Any] = {"accuracy": None}
+    if validation.y is not None:
+        found["accuracy"] = accuracy(answers, validation.y)
+    if model is not None:
+        oracle = outputs(simplify(read_network(Path(model))), validation.x)
+        found["agreement"] = compare(answers, oracle)
+    return found
