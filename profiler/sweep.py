@@ -10,7 +10,7 @@ from millifit.profiler.measurement import Measurement, measurement_key
 from millifit.profiler.store import Store
 from millifit.progress import SILENT, Advance, Progress
 from millifit.targets.kernel import Kernel
-from millifit.targets.runner.environment import code_versions, describe_environment
+from millifit.targets.runner.environment import code_versions
 from millifit.targets.target import Target
 from millifit.targets.timing import Failed, KernelTimer, TimingPolicy
 
@@ -61,7 +61,7 @@ def measure(
             wanted = _still_missing(missing, store, retry_failed, advance)
             for _ in take(
                 wanted, target=target, store=store, timer=timer, policy=policy,
-                environment=describe_environment(), seed=seed,
+                environment=timer.environment(), seed=seed,
             ):  # fmt: skip
                 advance(1)
     found = store.get(keys.values())

@@ -87,6 +87,16 @@ class LoadedBundle:
         return tvm.runtime.tensor(np.ascontiguousarray(x, dtype=expected.dtype))
 
 
+def first_outputs(path: Path, x: Array, *, on_sample: Callable[[], None]) -> Array:
+    """The first output of the bundle at `path` for every sample ``[N, *sample]``: ``[N, ...]``."""
+    loaded = load_bundle(path)
+    rows = []
+    for sample in x:
+        rows.append(loaded.run(sample[None])[0])
+        on_sample()
+    return np.concatenate(rows)
+
+
 def _silent(*_: Any) -> None:
     """Hears nothing: the runtime cannot be without an instrument again once it had one."""
 

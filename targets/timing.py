@@ -76,10 +76,14 @@ class Failed:
 class KernelTimer(Protocol):
     """Times kernels on the device; a runner, or a replay of what one saw."""
 
+    def environment(self) -> dict[str, str]:
+        """Facts of the device as it is now, to keep with measurements."""
+        ...
+
     def time_kernels(
         self, kernels: Iterable[Kernel], target: Target, policy: TimingPolicy, *, seed: int
     ) -> Iterator[tuple[Kernel, Samples | Failed]]:
-        """Each kernel with its outcome, in order.
+        """Each kernel with its outcome, in the order of completion.
 
         A kernel is pulled from `kernels` when its turn has come and nothing else is being timed on
         the machine, so a generator may still leave out what has been measured meanwhile. Consume

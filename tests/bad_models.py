@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from millifit.progress import Progress
 from millifit.targets.kernel import Kernel
+from millifit.targets.loaded_bundle import first_outputs
+from millifit.targets.network import Array
 from millifit.targets.runner.network_timing import (
     Contender,
     ContenderResult,
@@ -99,6 +102,16 @@ class ToldRunner:
     ) -> None:
         self._after_kernel = after_kernel
         self._after_networks = after_networks
+
+    contenders = frozenset({"bundle", "onnxruntime"})
+
+    def environment(self) -> dict[str, str]:
+        """There is no device."""
+        return {}
+
+    def outputs(self, bundle: Path, x: Array, *, on_sample: Callable[[], None]) -> Array:
+        """What the bundle gives on this machine."""
+        return first_outputs(bundle, x, on_sample=on_sample)
 
     def __enter__(self) -> ToldRunner:
         return self

@@ -10,13 +10,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from millifit.errors import MeasurementError, TargetError
 from millifit.progress import SILENT, Progress
 from millifit.targets.kernel import Kernel
+from millifit.targets.loaded_bundle import first_outputs
+from millifit.targets.network import Array
 from millifit.targets.runner.child import Child, ChildLostError, RequestFailedError
+from millifit.targets.runner.environment import describe_environment
 from millifit.targets.runner.machine_lock import exclusive
 from millifit.targets.runner.network_timing import (
     Contender,
@@ -37,11 +41,14 @@ _REASON_CHARACTERS = 500
 
 
 class LocalRunner:
-    """Times kernels and networks on this machine. A context manager: leaving it ends the child.
+    """Times kernels and networks on this machine, and runs bundles.
 
-    Kernels share one child process, which is started when the first one is timed and replaced when
-    it crashes or hangs. Every contender among networks gets a child of its own.
+    A context manager: leaving it ends the child. Kernels share one child process, which is started
+    when the first one is timed and replaced when it crashes or hangs. Every contender among
+    networks gets a child of its own.
     """
+
+    contenders = frozenset({"bundle", "onnxruntime"})
 
     def __init__(
         self,
@@ -115,6 +122,14 @@ class LocalRunner:
             turns = {name: partial(each.take_turn, policy) for name, each in entrants.items()}
             rounds = hold_rounds(turns, policy=policy, on_round=on_round)
             return {name: each.result(rounds[name]) for name, each in entrants.items()}
+
+    def outputs(self, bundle: Path, x: Array, *, on_sample: Callable[[], None]) -> Array:
+        """The first output of a bundle for every sample ``[N, *sample]``: ``[N, ...]``."""
+        return first_outputs(bundle, x, on_sample=on_sample)
+
+    def environment(self) -> dict[str, str]:
+        """Facts of this machine as it is now."""
+        return describe_environment()
 
     def _time_kernel(
         self, kernel: Kernel, target: Target, policy: TimingPolicy, seed: int

@@ -11,8 +11,10 @@ from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import read_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.kernel import Kernel
+from millifit.targets.loaded_bundle import first_outputs
 from millifit.targets.lower import lower
 from millifit.targets.manifest import read_manifest
+from millifit.targets.network import Array
 from millifit.targets.runner.network_timing import (
     Contender,
     ContenderResult,
@@ -53,6 +55,16 @@ class RooflineTimer:
         self._int8_finally = int8_finally
         self.kernels: list[Kernel] = []  # timed so far
         self.networks = 0
+
+    contenders = frozenset({"bundle", "onnxruntime"})
+
+    def environment(self) -> dict[str, str]:
+        """There is no device."""
+        return {"cpu": "paper"}
+
+    def outputs(self, bundle: Path, x: Array, *, on_sample: Callable[[], None]) -> Array:
+        """What the bundle gives on this machine."""
+        return first_outputs(bundle, x, on_sample=on_sample)
 
     def time_kernels(
         self, kernels: Iterable[Kernel], target: Target, policy: TimingPolicy, *, seed: int

@@ -89,7 +89,7 @@ def test_fit_and_verify_on_this_machine(tmp_path: Path, monkeypatch: pytest.Monk
         assert subject.latency_s.n is not None
         assert subject.latency_s.n >= 12
         assert subject.peak_memory_bytes > 10_000
-    assert result.reference.onnxruntime_fp32_s > 1e-6
+    assert (result.reference.onnxruntime_fp32_s or 0.0) > 1e-6
     assert plain["agreement"]["top1_equal"] >= 0.995
     assert {kernel.origin for kernel in result.kernels.compressed} == {"measured"}
     run(

@@ -24,6 +24,9 @@ class Replay:
         self.outcomes = dict(outcomes)
         self.asked: list[Kernel] = []
 
+    def environment(self) -> dict[str, str]:
+        return {"cpu": "replayed"}
+
     def time_kernels(
         self, kernels: Iterable[Kernel], target: Target, policy: TimingPolicy, *, seed: int
     ) -> Iterator[tuple[Kernel, Samples | Failed]]:

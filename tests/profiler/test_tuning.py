@@ -36,6 +36,9 @@ class Clocked:
         self.asked: list[Kernel] = []
         self.policies: set[TimingPolicy] = set()
 
+    def environment(self) -> dict[str, str]:
+        return {"cpu": "replayed"}
+
     def time_kernels(
         self, kernels: Iterable[Kernel], target: Target, policy: TimingPolicy, *, seed: int
     ) -> Iterator[tuple[Kernel, Samples | Failed]]:

@@ -11,10 +11,10 @@ import numpy as np
 
 from millifit.errors import BundleError
 from millifit.files import write_atomically
+from millifit.pipeline.workbench import Timer
 from millifit.progress import SILENT, Progress
 from millifit.samples import Floats
 from millifit.targets.bundle import write_bundle
-from millifit.targets.loaded_bundle import load_bundle
 from millifit.targets.manifest import check_files, read_manifest
 from millifit.targets.program import Program
 from millifit.targets.runner.environment import code_versions
@@ -65,16 +65,17 @@ def bundle_bytes(path: Path) -> int:
 
 
 def run_bundle(
-    path: Path, x: Floats, *, progress: Progress = SILENT, title: str = "validate"
+    timer: Timer,
+    path: Path,
+    x: Floats,
+    *,
+    progress: Progress = SILENT,
+    title: str = "validate",
 ) -> Floats:
-    """The first output of a bundle for every sample ``[N, *sample]``: ``[N, ...]``."""
-    loaded = load_bundle(path)
-    rows = []
+    """The first output, on the device, for every sample ``[N, *sample]``: ``[N, ...]``."""
     with progress.stage(title, len(x)) as advance:
-        for sample in x:
-            rows.append(loaded.run(sample[None])[0])
-            advance(1)
-    return np.concatenate(rows)
+        answers = timer.outputs(path, x, on_sample=lambda: advance(1))
+    return np.asarray(answers, np.float32)
 
 
 def time_in_turn(

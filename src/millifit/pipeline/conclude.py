@@ -22,7 +22,6 @@ from millifit.search.budget import Budget
 from millifit.search.trial import Trial
 from millifit.targets.network import Network
 from millifit.targets.program import Program
-from millifit.targets.runner.environment import describe_environment
 from millifit.targets.runner.network_timing import ContenderResult, paired_ratio
 from millifit.targets.timing import Samples
 
@@ -47,7 +46,6 @@ def conclude(
     program = bench.lower(network)
     prices.measure(program.kernels)
     timed = final.timed
-    int8 = timed.get("onnxruntime_int8")
     return {
         "schema": 1,
         "model": bench.network.name,
@@ -64,15 +62,7 @@ def conclude(
         "baseline": _subject(timed["baseline"], baseline.accuracy, baseline.bundle),
         "compressed": _subject(timed["compressed"], final.accuracy, folder / "bundle"),
         "ratio": plain_interval(final.ratio.median, final.ratio.low, final.ratio.high),
-        "reference": {
-            "onnxruntime_fp32_s": timed["onnxruntime_fp32"].round_medians.median_s,
-            "onnxruntime_int8_s": None if int8 is None else int8.round_medians.median_s,
-            "intervals": {
-                name: interval_of(each.round_medians)
-                for name, each in timed.items()
-                if name.startswith("onnxruntime")
-            },
-        },
+        "reference": _reference(timed),
         "predicted_s": predicted_of(best),
         "met": not final.problems,
         "problems": list(final.problems),
@@ -86,7 +76,7 @@ def conclude(
         },
         "without_rule": without_rule(program),
         "tuning": bench.folder.read("tuning.json")["report"],
-        "environment": describe_environment(),
+        "environment": bench.timer.environment(),
         "stages": [
             {"name": name, "seconds": seconds}
             for name, seconds in (bench.folder.read("stages.json") or {}).items()
@@ -115,6 +105,20 @@ def _subject(result: ContenderResult, achieved: float | None, bundle: Path) -> d
         "accuracy": achieved,
         "size_bytes": bundle_bytes(bundle),
         "peak_memory_bytes": result.peak_memory_bytes,
+    }
+
+
+def _reference(timed: Mapping[str, ContenderResult]) -> dict[str, Any]:
+    """ONNX Runtime's latencies; null with a reason where the device has no ONNX Runtime."""
+    found = {
+        name: each.round_medians for name, each in timed.items() if name.startswith("onnxruntime")
+    }
+    fp32, int8 = found.get("onnxruntime_fp32"), found.get("onnxruntime_int8")
+    return {
+        "onnxruntime_fp32_s": None if fp32 is None else fp32.median_s,
+        "onnxruntime_int8_s": None if int8 is None else int8.median_s,
+        "missing": None if found else "only bundles run on the device",
+        "intervals": {name: interval_of(each) for name, each in found.items()},
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from millifit.compress.evaluate import accuracy, outputs
 from millifit.compress.plan import Plan
-from millifit.pipeline.baseline import Baseline, contender
+from millifit.pipeline.baseline import Baseline, contenders
 from millifit.pipeline.bundles import FINAL_TIMING, run_bundle, time_in_turn
 from millifit.pipeline.trials import files_of
 from millifit.pipeline.workbench import Workbench
@@ -71,7 +71,7 @@ class Final:
 
 
 def measure_final(bench: Workbench, baseline: Baseline, trial: Trial, budget: Budget) -> Final:
-    """Time baseline, compressed network and both ONNX Runtime references in turn; validate."""
+    """Time baseline, compressed network and ONNX Runtime in turn; validate on the device."""
     files = files_of(bench, trial.plan)
     paths = {
         "baseline": baseline.bundle,
@@ -81,18 +81,14 @@ def measure_final(bench: Workbench, baseline: Baseline, trial: Trial, budget: Bu
     }
     timed = time_in_turn(
         bench.timer,
-        {
-            name: contender(path, baseline.input_path, bench.target.threads)
-            for name, path in paths.items()
-            if path.exists()
-        },
+        contenders(bench, paths, baseline.input_path),
         policy=FINAL_TIMING,
         progress=bench.progress,
         title="time all in turn",
     )
     ratio = paired_ratio(timed["compressed"], timed["baseline"])
     validation = bench.dataset.validation
-    answers = run_bundle(files.bundle, validation.x, progress=bench.progress)
+    answers = run_bundle(bench.timer, files.bundle, validation.x, progress=bench.progress)
     achieved = None if validation.y is None else accuracy(answers, validation.y)
     return Final(
         timed=timed, ratio=ratio, accuracy=achieved,

@@ -19,7 +19,7 @@ from millifit.profiler.store import Store
 from millifit.profiler.sweep import not_stored, take
 from millifit.progress import Progress
 from millifit.targets.kernel import Kernel
-from millifit.targets.runner.environment import code_versions, describe_environment
+from millifit.targets.runner.environment import code_versions
 from millifit.targets.target import Target
 from millifit.targets.timing import Samples
 
@@ -168,7 +168,7 @@ class ProfileRun:
     def _section(self) -> None:
         section = self._store.begin_section(
             self._target.key, code_versions(), began_s=time.time(),
-            environment=describe_environment(),
+            environment=self._timer.environment(),
         )  # fmt: skip
         began, before = self._clock(), self.tally.kernels
         stop = began + self._limits.section_s

@@ -12,7 +12,7 @@ from millifit.compress.apply import apply_plan
 from millifit.compress.evaluate import accuracy
 from millifit.compress.plan import Plan
 from millifit.latency_models.networks.scaled_sum import NetworkModel, NetworkObservation, observe
-from millifit.pipeline.baseline import Baseline, contender
+from millifit.pipeline.baseline import Baseline, contenders
 from millifit.pipeline.bundles import (
     TRIAL_TIMING,
     bundle_bytes,
@@ -91,10 +91,11 @@ class Evaluator:
         achieved = self._accuracy(bundle)
         timed = time_in_turn(
             self._bench.timer,
-            {
-                "baseline": self._contender(self._baseline.bundle),
-                "compressed": self._contender(bundle),
-            },
+            contenders(
+                self._bench,
+                {"baseline": self._baseline.bundle, "compressed": bundle},
+                self._baseline.input_path,
+            ),
             policy=TRIAL_TIMING,
             progress=self._bench.progress,
             title="time trial and baseline",
@@ -142,11 +143,8 @@ class Evaluator:
         validation = self._bench.dataset.validation
         if validation.y is None:
             return None
-        answers = run_bundle(bundle, validation.x, progress=self._bench.progress)
+        answers = run_bundle(self._bench.timer, bundle, validation.x, progress=self._bench.progress)
         return accuracy(answers, validation.y)
-
-    def _contender(self, path: Path) -> Any:
-        return contender(path, self._baseline.input_path, self._bench.target.threads)
 
     def _judged_by(self, baseline: Samples, own: Samples) -> Samples:
         """What the budget is compared with.

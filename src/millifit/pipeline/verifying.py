@@ -65,9 +65,10 @@ def verify(
         "golden_error": error,
         "size_bytes": bundle_bytes(bundle),
     }
-    certificate |= _latency(bundle, manifest.target.threads, timer, progress)
-    if data is not None:
-        certificate |= _validated(bundle, data, mean, std, model, seed, progress)
+    with timing(timer, progress) as chosen:
+        certificate |= _latency(bundle, manifest.target.threads, chosen, progress)
+        if data is not None:
+            certificate |= _validated(bundle, chosen, data, mean, std, model, seed, progress)
     return certificate
 
 
@@ -94,20 +95,18 @@ def _golden_error(bundle: Path) -> float | None:
     return error
 
 
-def _latency(bundle: Path, threads: int, timer: Timer | None, progress: Progress) -> dict[str, Any]:
-    """Latency and peak memory of a bundle on this machine."""
+def _latency(bundle: Path, threads: int, timer: Timer, progress: Progress) -> dict[str, Any]:
+    """Latency and peak memory of a bundle on its device."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as work:
         with np.load(bundle / "golden.npz", allow_pickle=False) as golden:
             given = write_input(Path(work) / "input.npy", golden["input"])
         entry = Contender(kind="bundle", path=bundle, input_path=given, threads=threads)
-
-        with timing(timer, progress) as chosen:
-            timed = time_in_turn(
-                chosen, {"bundle": entry}, policy=TRIAL_TIMING, progress=progress,
-                title="time the bundle",
-            )["bundle"]  # fmt: skip
+        timed = time_in_turn(
+            timer, {"bundle": entry}, policy=TRIAL_TIMING, progress=progress,
+            title="time the bundle",
+        )["bundle"]  # fmt: skip
     return {
         "latency_s": interval_of(timed.round_medians),
         "peak_memory_bytes": timed.peak_memory_bytes,
@@ -116,6 +115,7 @@ def _latency(bundle: Path, threads: int, timer: Timer | None, progress: Progress
 
 def _validated(
     bundle: Path,
+    timer: Timer,
     data: str,
     mean: Numbers,
     std: Numbers,
@@ -131,7 +131,7 @@ def _validated(
         classes=classes, seed=seed,
     )  # fmt: skip
     validation = dataset.validation
-    answers = run_bundle(bundle, validation.x, progress=progress)
+    answers = run_bundle(timer, bundle, validation.x, progress=progress)
     found: dict[str, Any] = {"accuracy": None}
     if validation.y is not None:
         found["accuracy"] = accuracy(answers, validation.y)

@@ -24,7 +24,7 @@ from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.kernel import Choice, Kernel
 from millifit.targets.lower import lower
-from millifit.targets.network import Network
+from millifit.targets.network import Array, Network
 from millifit.targets.program import Program
 from millifit.targets.runner.environment import code_versions
 from millifit.targets.runner.local_runner import LocalRunner
@@ -37,7 +37,20 @@ _NOT_IDENTITY = ("run", "store", "trials")
 
 
 class Timer(KernelTimer, NetworkTimer, Protocol):
-    """Times kernels and networks."""
+    """The device of a run: times kernels and networks, and runs bundles."""
+
+    @property
+    def contenders(self) -> frozenset[str]:
+        """The kinds of `Contender` that it can time."""
+        ...
+
+    def outputs(self, bundle: Path, x: Array, *, on_sample: Callable[[], None]) -> Array:
+        """The first output of a bundle for every sample ``[N, *sample]``, computed on the device.
+
+        Shape ``[N, ...]``; `on_sample` is called after each. Raises BundleError for a bundle that
+        is damaged or for another device.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

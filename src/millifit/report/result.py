@@ -73,10 +73,11 @@ class ReferenceIntervals(Value):
 
 
 class Reference(Value):
-    """ONNX Runtime on the same machine, measured in turn with ours."""
+    """ONNX Runtime on the same machine, measured in turn with ours; `missing` is why it is not."""
 
-    onnxruntime_fp32_s: Seconds
+    onnxruntime_fp32_s: Seconds | None
     onnxruntime_int8_s: Seconds | None
+    missing: str | None = None
     intervals: ReferenceIntervals = ReferenceIntervals()
 
 
