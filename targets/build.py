@@ -172,15 +172,15 @@ def compile_program(program: Program, target: Target) -> Compiled:
     return Compiled(executable=executable, weights=tuple(weights))
 
 
-def export_library(compiled: Compiled, path: Path, target: Target) -> None:
-    """Link the program's library, for this machine or another.
+def export_library(compiled: Compiled, path: Path, target: Target) -> str:
+    """Link the program's library, for this machine or another; the command that linked it.
 
     Raises CompileError when no linker for the target is installed.
     """
     from tvm.support import cc
 
     machine = target.triple.split("-")[0]
-    fcompile = None
+    fcompile, compiler = None, str(cc.get_cc())
     if machine != platform.machine():
         compiler = f"{machine}-linux-gnu-g++"
         if shutil.which(compiler) is None:
@@ -199,3 +199,4 @@ def export_library(compiled: Compiled, path: Path, target: Target) -> None:
         linked = Path(work) / "library.so"
         compiled.executable.export_library(str(linked), fcompile=fcompile)
         shutil.copyfile(linked, path)
+    return Path(compiler).name

@@ -100,7 +100,7 @@ def why_not(target: Target, facts: DeviceFacts) -> str | None:
     if target.machine != facts.machine:
         return f"it is for {target.machine}, this device is {facts.machine}"
     if facts.flags is not None:
-        missing = sorted(_needed_flags(target) - facts.flags)
+        missing = sorted(needed_flags(target) - facts.flags)
         if missing:
             return f"this processor lacks {', '.join(missing)}"
     if target.gpu is None:
@@ -133,7 +133,7 @@ def _number(arch: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _needed_flags(target: Target) -> set[str]:
+def needed_flags(target: Target) -> set[str]:
     """What /proc/cpuinfo shows of the instructions that the target's code uses."""
     if target.machine == "aarch64":
         return {flag for name, flags in ARM_EXTENSIONS if name in target.features for flag in flags}

@@ -24,6 +24,7 @@ from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array
 from millifit.targets.runner.energy import Rapl, rapl_domains
 from millifit.targets.runner.kernel_timing import KernelBench
+from millifit.targets.runner.memory import forget_peak, status_bytes
 from millifit.targets.runner.network_timing import NetworkTimingPolicy
 from millifit.targets.target import Target
 from millifit.targets.timing import TimingPolicy
@@ -70,8 +71,8 @@ class Worker:
 
     def _load(self, request: Request) -> None:
         open_network = _IMPORTS[request["kind"]]()
-        _forget_peak()
-        self._resident_bytes = _status_bytes("VmHWM")
+        forget_peak()
+        self._resident_bytes = status_bytes("VmHWM")
         sample = np.load(request["input_path"], allow_pickle=False)
         self._infer = open_network(Path(request["path"]), sample, int(request["threads"]))
         self._infer()
@@ -83,7 +84,7 @@ class Worker:
         return take_turn(self._infer, policy)
 
     def _memory(self) -> dict[str, int]:
-        peak = _status_bytes("VmHWM")
+        peak = status_bytes("VmHWM")
         return {"network_bytes": max(0, peak - self._resident_bytes), "process_bytes": peak}
 
 
@@ -168,21 +169,6 @@ _IMPORTS: Mapping[str, Callable[[], OpenNetwork]] = {
     "bundle": _import_bundle,
     "onnxruntime": _import_onnxruntime,
 }
-
-
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise MeasurementError(f"/proc/self/status has no '{field}': memory cannot be measured here.")
-
-
-def _forget_peak() -> None:
-    """Let VmHWM start again from what is resident now; where the kernel refuses, it stays."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def main() -> None:

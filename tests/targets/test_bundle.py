@@ -19,13 +19,14 @@ from programs import lowered
 
 from millifit.errors import BundleError, CompileError, RunFolderError
 from millifit.targets import bundle as bundle_module
-from millifit.targets import manifest as manifest_module
 from millifit.targets.bundle import write_bundle
 from millifit.targets.catalog import find_target
 from millifit.targets.device_facts import probe, why_not
 from millifit.targets.loaded_bundle import LoadedBundle, load_bundle
-from millifit.targets.manifest import check_files, read_manifest
+from millifit.targets.manifest import Golden, check_files, read_manifest
 from millifit.targets.program import Program
+from millifit.targets.runner.first_run import measure_first_run
+from millifit.targets.seal import sealed, unsealed
 from millifit.targets.target import Target
 
 FILES = {"golden.npz", "library.so", "manifest.json", "weights.bin"}
@@ -75,9 +76,8 @@ def write(path: Path, program: Program, target: Target, *, note: str = "") -> No
 def edited(path: Path, **changes: object) -> None:
     """Change keys of a manifest, as a newer version or a tool that knows its hash would."""
     file = path / "manifest.json"
-    plain = json.loads(file.read_text()) | changes
-    plain["sha256"] = manifest_module._digest(plain)
-    file.write_text(json.dumps(plain))
+    plain = unsealed(file.read_bytes()) | changes
+    file.write_text(sealed(plain))
 
 
 def test_bundle_is_written_loaded_and_run(written: Path, target: Target) -> None:
@@ -144,13 +144,13 @@ def test_every_byte_of_the_manifest_counts(written: Path, copy: Path, name: str)
     file = copy / "manifest.json"
     plain = json.loads(file.read_text())
     plain["input"][name] = {"shape": [1, 4, 8, 9], "dtype": "float64"}[name]
-    file.write_text(json.dumps(plain))
+    file.write_text(json.dumps(plain, indent=1) + "\n")
     with pytest.raises(BundleError, match=r"changed .* manifest\.json"):
         read_manifest(copy)
     assert read_manifest(written).input.dtype == "float32"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": ', "\x00\x01"])
 def test_damaged_manifest_says_so(copy: Path, text: str) -> None:
     """A manifest that is empty, cut short, or something else is damaged, and the remedy named."""
     (copy / "manifest.json").write_text(text)
@@ -167,10 +167,18 @@ def test_what_is_no_bundle_says_so(tmp_path: Path) -> None:
             load_bundle(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "extra.bin"])
+def test_file_outside_the_folder_is_refused(copy: Path, name: str) -> None:
+    """A manifest that names a file which no bundle has, such as one elsewhere, is not followed."""
+    edited(copy, files=dict(read_manifest(copy).files) | {name: "0" * 64})
+    with pytest.raises(BundleError, match=f"damaged .a bundle has no file '{name}'"):
+        load_bundle(copy)
+
+
 def test_newer_schema_says_so(copy: Path) -> None:
     """A bundle of a newer millifit is not guessed at."""
-    edited(copy, schema=2)
-    with pytest.raises(BundleError, match="has schema 2, this millifit reads 1: compile it again"):
+    edited(copy, schema=3)
+    with pytest.raises(BundleError, match="has schema 3, this millifit reads 2: compile it again"):
         read_manifest(copy)
 
 
@@ -294,6 +302,46 @@ def test_bundle_for_another_machine_has_no_golden_output(
     with np.load(tmp_path / "b" / "golden.npz") as golden:
         assert golden.files == ["input"]
     check_files(tmp_path / "b", read_manifest(tmp_path / "b"))
+
+
+def test_bundle_for_another_machine_has_the_oracles_output(
+    program: Program, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the code cannot run, ONNX Runtime's output is golden, and its tolerance recorded."""
+    monkeypatch.setattr(bundle_module, "runs_here", lambda _target: "another machine")
+    write_bundle(
+        tmp_path / "b", program=program, target=target, versions="v1", golden_input=X,
+        golden_output=answer(MODEL, X), details={}, measure=True,
+    )  # fmt: skip
+    manifest = read_manifest(tmp_path / "b")
+    assert manifest.golden == Golden(made_by="onnxruntime", tolerance=1e-4)
+    assert (manifest.peak_memory_bytes, manifest.start_up_s) == (None, None)
+    with np.load(tmp_path / "b" / "golden.npz") as golden:
+        np.testing.assert_array_equal(golden["output0"], answer(MODEL, X)[0])
+
+
+def test_memory_is_planned_and_measured(program: Program, target: Target, tmp_path: Path) -> None:
+    """The plan counts input, output, weights and what lies between; the first run was measured."""
+    write_bundle(
+        tmp_path / "b", program=program, target=target, versions="v1", golden_input=X, details={},
+        measure=True,
+    )  # fmt: skip
+    manifest = read_manifest(tmp_path / "b")
+    weights = sum(kind.bytes for kind in manifest.weights)
+    between = manifest.planned_memory_bytes - weights - X.nbytes - 8 * 4
+    assert 8 * 8 * 8 * 4 <= between <= 3 * 8 * 8 * 8 * 4
+    assert manifest.golden == Golden(made_by="bundle", tolerance=1e-4)
+    assert manifest.start_up_s is not None
+    assert 0 < manifest.start_up_s < 60
+    assert manifest.peak_memory_bytes is not None
+    assert 0 < manifest.peak_memory_bytes < 2**30
+
+
+def test_first_run_that_fails_says_why(copy: Path) -> None:
+    """What the child process said last is the error."""
+    (copy / "library.so").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"failed in its first run: .*BundleError.*library\.so"):
+        measure_first_run(copy)
 
 
 def test_bundle_needs_the_tvm_runtime_alone(written: Path) -> None:
