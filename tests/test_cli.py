@@ -415,12 +415,42 @@ def test_targets_are_listed_added_and_shown(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     facts = json.loads((tmp_path / "rpi4.json").read_text()) | {"cores": 8}
     del facts["name"]
-    mine.write_text("[board]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in facts.items()))
+    stated = [f"{k} = {json.dumps(v)}" for k, v in facts.items() if v is not None]
+    mine.write_text("\n".join(("[board]", *stated)))
     assert run("targets", "add", str(mine)).exit_code == 0
     run("targets", "list", "--json", str(tmp_path / "all.json"))
     listed = {target["name"]: target for target in json.loads((tmp_path / "all.json").read_text())}
     assert listed["board"]["cores"] == 8
     assert "local" in listed
+    assert listed["h100"]["gpu"]["arch"] == "sm_90"
+
+
+def test_a_target_is_added_that_is_like_another() -> None:
+    """--like takes the rest from another target, --set says what differs."""
+    assert run_line("targets add fast --like pixel4-gpu --set gpu.compute_units=4").exit_code == 0
+    shown = run_line("targets show fast").stdout
+    assert re.search(r"gpu\.compute_units +4\n", re.sub(" +\n", "\n", shown))
+    assert re.search(r"source +like pixel4-gpu", shown)
+    listed = run_line("targets list").stdout
+    assert re.search(r"fast +opencl +--device +fp32 fp16 +Adreno 640", listed)
+    assert re.search(r"local +cpu +here +fp32", listed)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("targets add fast", "or say what the new target is like: millifit targets add fast"),
+        ("targets add fast --set cores=4", "Give --like TARGET, too"),
+        ("targets add fast --like rpi --set cores=4", "no target 'rpi'. Did you mean rpi"),
+        ("targets add fast --like rpi4 --set cores", "--set cores: write KEY=VALUE"),
+        ("targets add fast --like rpi4 --set cores=0", "'cores': must be 1 or more"),
+        ("targets add rpi5 --like rpi4", "a target 'rpi5' exists"),
+    ],
+)
+def test_a_target_that_cannot_be_added(line: str, words: str) -> None:
+    """Wrong use says what to write instead."""
+    done = run_line(line)
+    assert (done.exit_code, words in done.stderr) == (2, True)
 
 
 def test_doctor_names_every_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,11 +6,28 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from layers import layer
 
 from millifit.errors import UnknownTarget, UsageError
-from millifit.targets.catalog import add_target, default_user_file, find_target, list_targets
+from millifit.targets.build import tvm_target
+from millifit.targets.catalog import (
+    add_target,
+    add_targets,
+    default_user_file,
+    find_target,
+    like_target,
+    list_targets,
+    read_targets,
+)
+from millifit.targets.schedules.rules import schedule
+from millifit.targets.target import Gpu
 
-SHIPPED = ("x86-avx2", "x86-avx512-vnni", "rpi4", "rpi5", "graviton3")
+PROCESSORS = (
+    "x86-avx2", "x86-avx512-vnni", "rpi4", "rpi5", "graviton3", "jetson-orin-cpu", "pixel4-cpu",
+    "pixel6-cpu", "s10-cpu", "mi8se-cpu", "arm64-emulated",
+)  # fmt: skip
+GPUS = ("pixel4-gpu", "mi8se-gpu", "s10-gpu", "pixel6-gpu", "t4", "a100", "h100", "h200")
+SHIPPED = (*PROCESSORS, *GPUS)
 BOARD = """\
 [board]
 triple = "aarch64-linux-gnu"
@@ -49,6 +66,12 @@ def test_the_catalog_lists_local_first() -> None:
         ("rpi4", "cortex-a72", 128, 32, "neon_smull", 32768),
         ("rpi5", "cortex-a76", 128, 32, "neon_sdot", 65536),
         ("graviton3", "neoverse-v1", 128, 32, "neon_i8mm", 65536),
+        ("jetson-orin-cpu", "cortex-a78ae", 128, 32, "neon_sdot", 65536),
+        ("pixel4-cpu", "cortex-a76", 128, 32, "neon_sdot", 65536),
+        ("pixel6-cpu", "cortex-x1", 128, 32, "neon_sdot", 65536),
+        ("s10-cpu", "exynos-m4", 128, 32, "neon_sdot", 65536),
+        ("mi8se-cpu", "cortex-a75", 128, 32, "neon_smull", 65536),
+        ("arm64-emulated", "cortex-a76", 128, 32, "neon_sdot", 65536),
     ],
 )
 def test_shipped_targets(
@@ -58,6 +81,76 @@ def test_shipped_targets(
     target = find_target(name, threads=2)
     assert (target.mcpu, target.vector_bits, target.vector_registers) == (mcpu, bits, registers)
     assert (target.dot_product, target.l1_bytes, target.threads) == (dot_product, l1_bytes, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "gpu", "api", "arch", "compute_units", "max_threads", "shared_bytes"),
+    [
+        ("pixel4-gpu", "pixel4-cpu", "Adreno 640", "opencl", "", 2, 256, 32 << 10),
+        ("mi8se-gpu", "mi8se-cpu", "Adreno 616", "opencl", "", 1, 256, 32 << 10),
+        ("s10-gpu", "s10-cpu", "Mali-G76 MP12", "opencl", "", 12, 384, 32 << 10),
+        ("pixel6-gpu", "pixel6-cpu", "Mali-G78 MP20", "opencl", "", 20, 384, 32 << 10),
+        ("t4", "x86-avx2", "NVIDIA T4", "cuda", "sm_75", 40, 1024, 64 << 10),
+        ("a100", "x86-avx2", "NVIDIA A100", "cuda", "sm_80", 108, 1024, 163 << 10),
+        ("h100", "x86-avx2", "NVIDIA H100", "cuda", "sm_90", 132, 1024, 227 << 10),
+        ("h200", "x86-avx2", "NVIDIA H200", "cuda", "sm_90", 132, 1024, 227 << 10),
+    ],
+)
+def test_shipped_gpus(
+    name: str, machine: str, gpu: str, api: str, arch: str, compute_units: int, max_threads: int,
+    shared_bytes: int,
+) -> None:  # fmt: skip
+    """A GPU's target has the GPU's figures beside those of the processor that calls it."""
+    target, host = find_target(name), find_target(machine)
+    assert target.gpu is not None
+    found = target.gpu
+    assert (found.name, found.api, found.arch) == (gpu, api, arch)
+    assert (found.compute_units, found.max_threads) == (compute_units, max_threads)
+    assert found.shared_bytes == shared_bytes
+    assert (target.triple, target.mcpu, target.features) == (host.triple, host.mcpu, host.features)
+    assert target.precisions == (("fp32", "fp16", "int8") if api == "cuda" else ("fp32", "fp16"))
+
+
+def test_every_target_has_a_measurement_key_of_its_own() -> None:
+    """No two devices of the catalog share measurements, and there are at least 16."""
+    assert len(SHIPPED) >= 16
+    assert len({find_target(name).key for name in SHIPPED}) == len(SHIPPED)
+
+
+def test_only_the_emulated_board_is_emulated() -> None:
+    """Its code is that of a Raspberry Pi 5, and its measurements are not."""
+    emulated = find_target("arm64-emulated")
+    assert [name for name in SHIPPED if find_target(name).emulated] == ["arm64-emulated"]
+    assert (emulated.mcpu, emulated.features) == ("cortex-a76", ("+dotprod", "+fullfp16"))
+
+
+def test_a_phone_without_dot_product_gets_no_code_with_it() -> None:
+    """LLVM's cortex-a75 has dot product, the Snapdragon 710 has not."""
+    import tvm
+
+    described = tvm_target(find_target("mi8se-cpu"))
+    has = tvm.get_global_func("target.llvm_cpu_has_feature")
+    assert has("fullfp16", described)
+    assert not has("dotprod", described)
+
+
+GEOMETRY = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
+CONVOLUTION = layer(
+    (8, 8, 16, 16, (3, 3), GEOMETRY, 1, 0), precision="fp32", output="float32", epilogue=("relu",)
+)[0]
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_every_processor_gets_code(name: str) -> None:
+    """A small convolution compiles for every processor, whose name LLVM knows."""
+    import tvm
+
+    target = find_target(name)
+    described = tvm_target(target)
+    assert target.mcpu in list(tvm.get_global_func("target.llvm_get_cpu_archlist")(described))
+    code = schedule(CONVOLUTION, target).function.with_attr("global_symbol", "main")
+    made = tvm.compile(tvm.IRModule({"main": code}), target=described)
+    assert "main" in made.mod.inspect_source("asm")
 
 
 def test_unknown_targets_get_close_matches_and_the_list() -> None:
@@ -164,3 +257,95 @@ def test_an_invalid_target_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'vector_bits'"):
         add_target(dataclasses.replace(find_target("rpi4"), name="odd", vector_bits=96), path)
     assert not path.exists()
+
+
+def test_a_gpu_target_that_was_added_is_found(tmp_path: Path) -> None:
+    """A target with a GPU survives the user's file exactly."""
+    path = tmp_path / "targets.toml"
+    gpu = Gpu(
+        api="opencl", name="Mali-G610 MP4", compute_units=4, subgroup=16, max_threads=512,
+        shared_bytes=32_768, features=("fp16",),
+    )  # fmt: skip
+    mine = dataclasses.replace(find_target("rpi5"), name="rock5-gpu", gpu=gpu, precisions=())
+    add_target(mine, path)
+    assert find_target("rock5-gpu", user_file=path) == mine
+    assert mine.precisions == ("fp32", "fp16")
+
+
+def test_a_table_may_be_like_another(tmp_path: Path) -> None:
+    """What a table leaves out is as in the one it names: shipped, above it, or 'local'."""
+    path = _user_file(
+        tmp_path,
+        '[a10]\nlike = "a100"\nsource = "mine"\ngpu = { arch = "sm_86", compute_units = 72 }\n'
+        '[slow-a10]\nlike = "a10"\n[slow-a10.gpu]\ncompute_units = 36\n'
+        '[here]\nlike = "local"\ncpu = "this one"\n',
+    )
+    a100, a10, slow, here = (
+        find_target(name, user_file=path) for name in ("a100", "a10", "slow-a10", "here")
+    )
+    assert a100.gpu is not None
+    assert a10.gpu == dataclasses.replace(a100.gpu, arch="sm_86", compute_units=72)
+    assert slow.gpu == dataclasses.replace(a10.gpu, compute_units=36)
+    assert (a10.source, slow.source, a10.l2_bytes) == ("mine", "", a100.l2_bytes)
+    assert here == dataclasses.replace(find_target("local"), name="here", cpu="this one", source="")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[a]\nlike = "b"\n[b]\nlike = "rpi4"\n', "'like': there is no target 'b' before it"),
+        ('[a]\nlike = "a"\n', "'like': there is no target 'a' before it"),
+        ('[a]\nlike = "h100"\n[a.gpu]\narch = "90"\n', "'gpu.arch': must be sm_ and a number"),
+        ('[a]\nlike = "h100"\n[a.gpu]\nsubgroup = 0\n', "'gpu.subgroup': must be 1 or more"),
+        ('[a]\nlike = "h100"\n[a.gpu]\nthreads = 5\n', "'gpu.threads': unknown key"),
+        ('[a]\nlike = "h100"\n[a.gpu]\nfeatures = ["fp8"]\n', "'gpu.features.0'"),
+        ('[a]\nlike = "h100"\ngpu = 3\n', "'gpu': "),
+    ],
+)
+def test_mistakes_of_tables_that_are_like_another(tmp_path: Path, text: str, words: str) -> None:
+    """Circles, unknown names and mistakes in a GPU name the file, the target and the key."""
+    path = _user_file(tmp_path, text)
+    with pytest.raises(UsageError, match=words) as refused:
+        read_targets(path)
+    assert str(refused.value).startswith(f"{path}: target 'a'")
+
+
+def test_a_target_derived_from_another() -> None:
+    """Changes are given as text; what the changed device can compute in follows from them."""
+    made = like_target(
+        "pixel4-cpu", "my-phone", {"cores": "6", "features": "+dotprod", "cpu": "My phone 2"}
+    )
+    assert made == dataclasses.replace(
+        find_target("pixel4-cpu"), name="my-phone", cores=6, features=("+dotprod",),
+        cpu="My phone 2", source="like pixel4-cpu", precisions=(),
+    )  # fmt: skip
+    assert "fp16" not in made.precisions
+    gpu = like_target("a100", "a10", {"gpu.arch": "sm_86", "gpu.features": "fp16,dp4a"}).gpu
+    assert gpu is not None
+    assert (gpu.arch, gpu.features, gpu.compute_units) == ("sm_86", ("fp16", "dp4a"), 108)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("mine", {"core": "3"}, "'core': unknown key, did you mean cores"),
+        ("mine", {"cores": "three"}, "'cores': Input should be a valid integer"),
+        ("mine", {"precisions": "bf16"}, "'bf16' needs another device"),
+        ("my phone", {}, "'my phone' is no name"),
+    ],
+)
+def test_a_derived_target_is_checked(name: str, changes: dict[str, str], words: str) -> None:
+    """Wrong changes are wrong use and name the key."""
+    with pytest.raises(UsageError, match=words):
+        like_target("rpi4", name, changes)
+
+
+def test_of_several_targets_all_are_added_or_none(tmp_path: Path) -> None:
+    """A name that is taken leaves the file as it was."""
+    path = tmp_path / "targets.toml"
+    new = [dataclasses.replace(find_target("rpi4"), name=name) for name in ("one", "two", "one")]
+    with pytest.raises(UsageError, match="'one' exists"):
+        add_targets(new, path)
+    assert not path.exists()
+    add_targets(new[:2], path)
+    assert [target.name for target in read_targets(path)] == ["one", "two"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +12,9 @@ from millifit.cli import options, predicting
 from millifit.cli.output import show, show_facts, show_table, write_json
 from millifit.cli.profile import profile
 from millifit.errors import TargetError, UsageError
+
+if TYPE_CHECKING:
+    from millifit.targets.target import Target
 
 targets = typer.Typer(no_args_is_help=True)
 
@@ -52,8 +54,8 @@ def _targets() -> None:
     Examples:
     millifit targets list
     millifit targets show rpi4
-    millifit targets add my_board.toml
-    millifit targets check local
+    millifit targets add my-phone --like pixel4-cpu --set cores=6 --set l2_bytes=524288
+    millifit targets check my-phone
     """
 
 
@@ -64,39 +66,86 @@ def list_all(file: UserFile = None, json: options.JsonFile = None) -> None:
 
     found = list_targets(file)
     write_json([dataclasses.asdict(target) for target in found], json)
-    rows = [(t.name, t.mcpu, str(t.vector_bits), t.dot_product, str(t.cores), t.cpu) for t in found]
-    show_table(("name", "code for", "bits", "int8 by", "cores", "device"), rows)
+    columns = ("name", "kind", "reached", "computes in", "device")
+    show_table(columns, [_row(target) for target in found])
+
+
+def _row(target: Target) -> tuple[str, ...]:
+    """Weight-only precisions are left out: they compute in fp32, everywhere."""
+    gpu = target.gpu
+    return (
+        target.name,
+        gpu.api if gpu else "emulated" if target.emulated else "cpu",
+        "here" if target.reach == "local" else "--device",
+        " ".join(p for p in target.precisions if p not in ("w8", "w4")),
+        gpu.name if gpu else target.cpu,
+    )
 
 
 @targets.command("show")
 def show_one(name: Name, file: UserFile = None, json: options.JsonFile = None) -> None:
-    """Show all that is known about a target."""
+    """Show all that is known about a target, and where it is known from."""
     from millifit.targets.catalog import find_target
 
     facts = dataclasses.asdict(find_target(name, user_file=file))
     write_json(facts, json)
+    gpu = facts.pop("gpu") or {}
+    facts |= {f"gpu.{key}": value for key, value in gpu.items()}
     show_facts({key: _text(value) for key, value in facts.items()})
 
 
 @targets.command("add")
 def add(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="TOML with a table per target.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FILE|NAME", help="TOML of targets, or the new name for --like."),
+    ],
+    like: Annotated[
+        str | None, typer.Option("--like", metavar="TARGET", help="The target it resembles.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="What differs; may be given again."),
+    ] = None,
     file: UserFile = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Add the targets of a TOML file to your catalog."""
-    from millifit.targets.catalog import add_target, list_targets
+    """Add targets to your catalog: those of a TOML file, or one that is like another.
 
-    if not source.is_file():
-        raise UsageError(f"there is no file '{source}'. Name a TOML file of targets.")
-    shipped = {target.name for target in list_targets(Path(os.devnull))}
-    new = [target for target in list_targets(source) if target.name not in shipped]
+    \b
+    Examples:
+    millifit targets add boards.toml
+    millifit targets add my-phone --like pixel4-cpu --set cores=6 --set "cpu=My phone"
+    millifit targets add a10 --like a100 --set gpu.arch=sm_86 --set gpu.compute_units=72
+    """
+    from millifit.targets.catalog import add_targets, like_target, read_targets
+
+    if like is not None:
+        new: tuple[Target, ...] = (like_target(like, source, _changes(changes or []), file),)
+    elif changes:
+        raise UsageError("--set changes a target that --like names. Give --like TARGET, too.")
+    elif not Path(source).is_file():
+        raise UsageError(
+            f"there is no file '{source}'. Name a TOML file of targets, or say what the new "
+            f"target is like: millifit targets add {source} --like TARGET"
+        )
+    else:
+        new = read_targets(Path(source))
     if not new:
         raise UsageError(f"'{source}' has no target. Write [name] and its keys below.")
-    for target in new:
-        add_target(target, file)
+    add_targets(new, file)
     write_json([dataclasses.asdict(target) for target in new], json)
     show(f"Added: {', '.join(target.name for target in new)}")
+
+
+def _changes(given: list[str]) -> dict[str, str]:
+    found = {}
+    for change in given:
+        key, equals, value = change.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {change}: write KEY=VALUE, e.g. --set cores=6.")
+        found[key] = value
+    return found
 
 
 @targets.command("check")
