@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from millifit.errors import CompileError, MillifitError
+from millifit.targets.device import runtime_device
 from millifit.targets.kernel import Kernel
+from millifit.targets.linking import linker_for
 from millifit.targets.network import Array, TensorType
 from millifit.targets.program import Program
 from millifit.targets.target import Target
@@ -59,11 +60,16 @@ def tvm_target(target: Target) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltKernel:
-    """A kernel compiled in this process. `function` takes activations, operands and the output."""
+    """A kernel compiled in this process.
+
+    `function` takes activations, operands and the output: tensors of `device` (None: the
+    processor). On a GPU it works on after it has returned.
+    """
 
     kernel: Kernel
     function: Callable[..., Any]
     operand_types: tuple[TensorType, ...]
+    device: Any = None
 
     def operands(
         self, rng: np.random.Generator, working_set_bytes: int, made: MadeTensors | None = None
@@ -90,7 +96,7 @@ class BuiltKernel:
         for place, kind in places:
             if (copy, place, kind) not in made:
                 value = _random(rng, kind) if place >= 0 else np.zeros(kind.shape, kind.dtype)
-                made[copy, place, kind] = tvm.runtime.tensor(value)
+                made[copy, place, kind] = tvm.runtime.tensor(value, device=self.device)
         return tuple(made[copy, place, kind] for place, kind in places)
 
 
@@ -106,28 +112,46 @@ def _random(rng: np.random.Generator, kind: TensorType) -> Array:
 def build_kernel(kernel: Kernel, target: Target) -> BuiltKernel:
     """Compile one kernel for this machine.
 
-    Raises CompileError with TVM's reason.
+    Raises CompileError with TVM's reason, TargetError where the target's GPU is not here.
     """
     import tvm
-    from tvm import relax
 
     from millifit.targets.schedules.rules import schedule
 
+    device = runtime_device(target)
     with _compile_errors(f"kernel '{kernel.op}' ({kernel.key})"):
         if kernel.op == "onnx":
-            from millifit.targets.schedules.onnx_operator import import_operator
-
-            code_for = tvm_target(target)
-            executable = relax.build(import_operator(kernel, code_for), target=code_for)
-            machine = relax.VirtualMachine(executable, tvm.cpu())
-            run = machine["main"]
-            return BuiltKernel(
-                kernel=kernel, function=lambda *given: run(*given[:-1]), operand_types=()
-            )
+            return _build_operator(kernel, target, device)
         code = schedule(kernel, target)
         module = tvm.IRModule({"main": code.function.with_attr("global_symbol", "main")})
-        built = tvm.compile(module, target=tvm_target(target)).jit()
-        return BuiltKernel(kernel=kernel, function=built["main"], operand_types=code.operands)
+        built = tvm.compile(module, target=tvm_target(target))
+        return BuiltKernel(
+            kernel=kernel, function=_runnable(built, target)["main"],
+            operand_types=code.operands, device=device,
+        )  # fmt: skip
+
+
+def _build_operator(kernel: Kernel, target: Target, device: Any) -> BuiltKernel:
+    """An operator that no schedule is written for, as TVM lowers it."""
+    from tvm import relax
+
+    from millifit.targets.schedules.onnx_operator import import_operator
+
+    code_for = tvm_target(target)
+    executable = relax.build(import_operator(kernel, code_for), target=code_for)
+    run = relax.VirtualMachine(_runnable(executable, target), device)["main"]
+    return BuiltKernel(
+        kernel=kernel, function=lambda *given: run(*given[:-1]), operand_types=(), device=device
+    )
+
+
+def _runnable(executable: Any, target: Target) -> Any:
+    """What was compiled, as a module that runs in this process."""
+    import tvm
+
+    if target.gpu is not None and target.gpu.api == "opencl":
+        tvm.get_global_func("millifit.opencl.make_runnable")(executable.mod)
+    return executable.jit()
 
 
 class _compile_errors:  # noqa: N801 - used as a verb
@@ -177,26 +201,13 @@ def export_library(compiled: Compiled, path: Path, target: Target) -> str:
 
     Raises CompileError when no linker for the target is installed.
     """
-    from tvm.support import cc
-
-    machine = target.triple.split("-")[0]
-    fcompile, compiler = None, str(cc.get_cc())
-    if machine != platform.machine():
-        compiler = f"{machine}-linux-gnu-g++"
-        if shutil.which(compiler) is None:
-            raise CompileError(
-                f"linking for '{target.name}' needs {compiler}: "
-                f"apt-get install g++-{machine.replace('_', '-')}-linux-gnu"
-            )
-        fcompile = cc.cross_compiler(compiler)
-    elif shutil.which("g++") is None and shutil.which("c++") is None:
-        raise CompileError("linking needs a C++ compiler: apt-get install g++")
+    linker = linker_for(target)
     with _compile_errors(f"library '{path.name}'"), tempfile.TemporaryDirectory() as work:
         # LLVM ends the process where it cannot write; this raises OSError before.
         with (Path(work) / "room").open("wb") as room:
             os.posix_fallocate(room.fileno(), 0, _LARGEST_LIBRARY_BYTES)
         (Path(work) / "room").unlink()
         linked = Path(work) / "library.so"
-        compiled.executable.export_library(str(linked), fcompile=fcompile)
+        compiled.executable.export_library(str(linked), fcompile=linker)
         shutil.copyfile(linked, path)
-    return Path(compiler).name
+    return linker.name

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from millifit.errors import BundleError
+from millifit.targets.detect_gpu import reachable_gpus
+from millifit.targets.device import runtime_device
 from millifit.targets.device_facts import probe, why_not
 from millifit.targets.manifest import ALIGNMENT, Manifest, check_files, read_manifest
 from millifit.targets.network import Array
@@ -20,7 +22,7 @@ from millifit.targets.target import Target
 
 def runs_here(target: Target) -> str | None:
     """None if this machine runs the target's code, else the reason why not."""
-    return why_not(target, probe())
+    return why_not(target, probe(gpus=() if target.gpu is None else reachable_gpus()))
 
 
 class LoadedBundle:
@@ -36,11 +38,12 @@ class LoadedBundle:
         configure = tvm.get_global_func("runtime.config_threadpool", allow_missing=True)
         if configure is not None and manifest.target.threads > 1:
             configure(1, manifest.target.threads)
-        self._device = tvm.cpu()
+        self._device = runtime_device(manifest.target)
         self._machine = VirtualMachine(_load_library(path / "library.so"), self._device)
         self._main = self._machine["main"]
-        self._weights = _read_weights(path / "weights.bin", manifest)
+        self._weights = _read_weights(path / "weights.bin", manifest, self._device)
         self._input: Any = None
+        self._is_gpu = manifest.target.gpu is not None
 
     def set_input(self, x: Array) -> None:
         """Copy an input, shaped as the manifest says, to where `invoke` reads it."""
@@ -50,8 +53,11 @@ class LoadedBundle:
         self._bound = self._machine["bound"]
 
     def invoke(self) -> Any:
-        """Run once on the input set last; returns the runtime's own tensors."""
-        return self._bound()
+        """Run once on the input set last; returns the runtime's own tensors, on the device."""
+        made = self._bound()
+        if self._is_gpu:
+            self._device.sync()  # a GPU works on after the call
+        return made
 
     def observe(self, hear: Callable[[str, bool, tuple[Any, ...]], None]) -> None:
         """Run once on the input set last; `hear` is told of every call of the runtime.
@@ -84,7 +90,8 @@ class LoadedBundle:
                 f"bundle '{self.manifest.name}' takes an input of shape {expected.shape}, "
                 f"got {tuple(x.shape)}: convert the input"
             )
-        return tvm.runtime.tensor(np.ascontiguousarray(x, dtype=expected.dtype))
+        given = np.ascontiguousarray(x, dtype=expected.dtype)
+        return tvm.runtime.tensor(given, device=self._device)
 
 
 def first_outputs(path: Path, x: Array, *, on_sample: Callable[[], None]) -> Array:
@@ -121,7 +128,7 @@ def _load_library(path: Path) -> Any:
         ) from error
 
 
-def _read_weights(path: Path, manifest: Manifest) -> list[Any]:
+def _read_weights(path: Path, manifest: Manifest, device: Any) -> list[Any]:
     import tvm
 
     blob = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
@@ -130,7 +137,7 @@ def _read_weights(path: Path, manifest: Manifest) -> list[Any]:
         if at + kind.bytes > len(blob):
             raise BundleError(f"'{path}' is shorter than its manifest says: compile it again")
         values = blob[at : at + kind.bytes].view(kind.dtype).reshape(kind.shape)
-        made.append(tvm.runtime.tensor(values))
+        made.append(tvm.runtime.tensor(values, device=device))
         at += kind.bytes + (-kind.bytes % ALIGNMENT)
     return made
 

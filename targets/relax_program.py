@@ -173,7 +173,9 @@ class _Writer:
 
                 made = add_operator(self.builder, kernel, name, self.tvm_target)
             else:
-                made = self.builder.add_func(self.codes[kernel].function, name)
+                # Without the mark TVM would schedule for a GPU what is scheduled already.
+                code = self.codes[kernel].function.with_attr("tirx.is_scheduled", True)
+                made = self.builder.add_func(code, name)
             self.functions[kernel] = made
         return self.functions[kernel]
 
