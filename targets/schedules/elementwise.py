@@ -45,7 +45,7 @@ _CHEAP = (*BINARY, *CONVERSIONS, "relu", "clip", "leaky_relu", "hard_sigmoid", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Axis:
+class Axis:
     """A loop: how far it goes, and how far each operand steps; 0 where one is broadcast."""
 
     extent: int
@@ -59,19 +59,37 @@ def elementwise(kernel: Kernel, target: Target) -> KernelCode:
     ``operand``, whose shape the attribute of that name gives: one value per channel where it is
     absent. The attribute ``reversed`` says that the second operand stands first: ``operand - x``.
     """
-    shape = kernel.output.shape
+    plan = planned(kernel)
+    parameters = signature(kernel, plan.operands)
+    writer = _Writer(kernel, target, plan.read, parameters.views)
+    return KernelCode(
+        function=parameters.function(writer.code(plan.axes)),
+        operands=tuple(plan.operands.values()), pack=plan.pack,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an elementwise kernel reads, in which order, and the loops over it."""
+
+    read: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    operands: Mapping[str, TensorType]
+    pack: Callable[[Constants], tuple[Array, ...]]
+
+
+def planned(kernel: Kernel) -> Plan:
+    """Operands and loops of an elementwise kernel."""
     read = {"input": kernel.inputs[0].shape}
     operands = {"scalars": epilogue.SCALARS_TYPE}
     constant = kernel.op in BINARY and len(kernel.inputs) == 1
     if constant:
-        given = dict(kernel.attributes).get("operand", shape[-1:])
+        given = dict(kernel.attributes).get("operand", kernel.output.shape[-1:])
         assert isinstance(given, tuple)
         read["operand"] = given
         operands = {"operand": TensorType(shape=(math.prod(given),), dtype="float32"), **operands}
     elif len(kernel.inputs) > 1:
         read["residual"] = kernel.inputs[1].shape
-    parameters = signature(kernel, operands)
-    writer = _Writer(kernel, target, tuple(read), parameters.views)
 
     def pack(constants: Constants) -> tuple[Array, ...]:
         scalars = epilogue.pack_scalars(constants)
@@ -81,25 +99,25 @@ def elementwise(kernel: Kernel, target: Target) -> KernelCode:
         value = np.broadcast_to(value.ravel(), (math.prod(read["operand"]),))
         return (np.ascontiguousarray(value), scalars)
 
-    return KernelCode(
-        function=parameters.function(writer.code(_axes(shape, tuple(read.values())))),
-        operands=tuple(operands.values()), pack=pack,
+    return Plan(
+        read=tuple(read), axes=tuple(_axes(kernel.output.shape, tuple(read.values()))),
+        operands=operands, pack=pack,
     )  # fmt: skip
 
 
-def _axes(shape: Sequence[int], read: Sequence[Sequence[int]]) -> list[_Axis]:
+def _axes(shape: Sequence[int], read: Sequence[Sequence[int]]) -> list[Axis]:
     """The loops over a tensor of `shape` whose operands have the shapes `read`, outermost first."""
     aligned = [(*(1,) * (len(shape) - len(r)), *r) for r in read]
-    axes: list[_Axis] = []
+    axes: list[Axis] = []
     for place, extent in enumerate(shape):
         if extent == 1:
             continue
         steps = tuple(math.prod(r[place + 1 :]) if r[place] > 1 else 0 for r in aligned)
         if axes and axes[-1].steps == tuple(extent * step for step in steps):
-            axes[-1] = _Axis(extent=axes[-1].extent * extent, steps=steps)
+            axes[-1] = Axis(extent=axes[-1].extent * extent, steps=steps)
         else:
-            axes.append(_Axis(extent=extent, steps=steps))
-    return axes or [_Axis(extent=1, steps=(1,) * len(read))]
+            axes.append(Axis(extent=extent, steps=steps))
+    return axes or [Axis(extent=1, steps=(1,) * len(read))]
 
 
 class _Writer:
@@ -115,13 +133,13 @@ class _Writer:
         # Several vectors at once hide how long one takes; a function needs the registers itself.
         self.widest = target.fp32_lanes * (4 if cheap else 2)
 
-    def code(self, axes: Sequence[_Axis]) -> list[tir.Statement]:
+    def code(self, axes: Sequence[Axis]) -> list[tir.Statement]:
         """All loops."""
         zero = tir.const(0)
         return self._nest(axes, [zero] * len(self.read), zero, parallel=self.parallel)
 
     def _nest(
-        self, axes: Sequence[_Axis], starts: Sequence[tir.Expr], to: tir.Expr, *, parallel: bool
+        self, axes: Sequence[Axis], starts: Sequence[tir.Expr], to: tir.Expr, *, parallel: bool
     ) -> list[tir.Statement]:
         axis, *rest = axes
         step = math.prod(inner.extent for inner in rest)
@@ -153,38 +171,49 @@ class _Writer:
         return written + tir.vectors(axis.extent - done, lambda i, lanes: vector(done + i, lanes))
 
     def _value(self, at: Sequence[tir.Expr], spread: Sequence[bool], lanes: int) -> tir.Expr:
-        kernel, scalars = self.kernel, self.views["scalars"]
         loaded = []
         for name, index, same in zip(self.read, at, spread, strict=True):
             value = tir.load(self.views[name], index, 1 if same else lanes)
             loaded.append(tir.splat(value, lanes) if same else value)
-        if kernel.op == "cast":
-            real = half.widen(loaded[0], kernel.inputs[0].dtype, lanes)
-            return half.narrow(real, kernel.output.dtype, lanes)
-        if kernel.integer and kernel.op in BINARY:
-            return _integer(kernel.op, loaded, scalars, lanes)
-        value = self._real(0, loaded, lanes)
-        if kernel.op in BINARY:
-            operands = [value, self._real(1, loaded, lanes)]
-            if number(kernel, "reversed", 0):
-                operands.reverse()
-            value = _binary(kernel.op, *operands)
-        elif kernel.op in UNARY:
-            value = _unary(kernel.op, value, scalars, lanes)
-        for step in kernel.epilogue:
-            value = epilogue.activate(value, step, scalars, lanes)
-        if kernel.output.dtype == "uint8":
-            return epilogue.quantize(value, scalars, lanes)
-        return half.narrow(value, kernel.output.dtype, lanes)
+        return computed(self.kernel, self.read, loaded, self.views["scalars"], lanes)
 
-    def _real(self, place: int, loaded: Sequence[tir.Expr], lanes: int) -> tir.Expr:
-        name, value = self.read[place], loaded[place]
+
+def computed(
+    kernel: Kernel,
+    read: Sequence[str],
+    loaded: Sequence[tir.Expr],
+    scalars: tir.Buffer,
+    lanes: int,
+) -> tir.Expr:
+    """What an elementwise kernel writes, from what memory holds of the operands it has `read`."""
+    if kernel.op == "cast":
+        real = half.widen(loaded[0], kernel.inputs[0].dtype, lanes)
+        return half.narrow(real, kernel.output.dtype, lanes)
+    if kernel.integer and kernel.op in BINARY:
+        return _integer(kernel.op, loaded, scalars, lanes)
+
+    def real_value(place: int) -> tir.Expr:
+        name, value = read[place], loaded[place]
         if name == "operand":
             return value
-        dtype = self.kernel.inputs[place].dtype
+        dtype = kernel.inputs[place].dtype
         if dtype == "uint8":
-            return epilogue.dequantize(value, name, self.views["scalars"], lanes)
+            return epilogue.dequantize(value, name, scalars, lanes)
         return half.widen(value, dtype, lanes)
+
+    value = real_value(0)
+    if kernel.op in BINARY:
+        operands = [value, real_value(1)]
+        if number(kernel, "reversed", 0):
+            operands.reverse()
+        value = _binary(kernel.op, *operands)
+    elif kernel.op in UNARY:
+        value = _unary(kernel.op, value, scalars, lanes)
+    for step in kernel.epilogue:
+        value = epilogue.activate(value, step, scalars, lanes)
+    if kernel.output.dtype == "uint8":
+        return epilogue.quantize(value, scalars, lanes)
+    return half.narrow(value, kernel.output.dtype, lanes)
 
 
 def _integer(op: str, loaded: Sequence[tir.Expr], scalars: tir.Buffer, lanes: int) -> tir.Expr:

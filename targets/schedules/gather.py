@@ -19,23 +19,15 @@ def embedding(kernel: Kernel, target: Target) -> KernelCode:
     end of the table. An id outside the table reads its first or last row: ONNX leaves open what
     such an id gives, and nothing beyond the table is ever read.
     """
-    rows, channels = int(number(kernel, "rows", 0)), kernel.output.shape[-1]
-    operands = {
-        "table": TensorType(shape=(rows * channels,), dtype="float32"),
-        "scalars": epilogue.SCALARS_TYPE,
-    }
+    channels = kernel.output.shape[-1]
+    operands = operands_of(kernel)
     parameters = signature(kernel, operands)
     views = parameters.views
     quantized = kernel.output.dtype == "uint8"
 
     def row(i: tir.Expr) -> list[tir.Statement]:
-        given = tir.load(views["input"], i)
-        kind = kernel.inputs[0].dtype
-        wrapped = given + tirx.Select(
-            given < tir.const(0, kind), tir.const(rows, kind), tir.const(0, kind)
-        )
-        inside = tir.clamp(wrapped, tir.const(0, kind), tir.const(rows - 1, kind))
         # The table may have more elements than 32 bits count.
+        inside = row_of(kernel, tir.load(views["input"], i))
         named, start = tir.bind("start", inside.astype("int64") * channels, "int64")
         copied = moves.copy(
             target, views["table"], start, views["output"], i * channels, channels, itemsize=4,
@@ -49,10 +41,26 @@ def embedding(kernel: Kernel, target: Target) -> KernelCode:
             tir.loop(kernel.inputs[0].elements, row, name="id", parallel=parallel)
         ),
         operands=tuple(operands.values()),
-        pack=_pack,
+        pack=pack,
     )
 
 
-def _pack(constants: Constants) -> tuple[Array, ...]:
+def operands_of(kernel: Kernel) -> dict[str, TensorType]:
+    """The table, and the scalars."""
+    rows, channels = int(number(kernel, "rows", 0)), kernel.output.shape[-1]
+    table = TensorType(shape=(rows * channels,), dtype="float32")
+    return {"table": table, "scalars": epilogue.SCALARS_TYPE}
+
+
+def row_of(kernel: Kernel, given: tir.Expr) -> tir.Expr:
+    """The row of the table that an id means; never one outside."""
+    kind, rows = kernel.inputs[0].dtype, int(number(kernel, "rows", 0))
+    zero = tir.const(0, kind)
+    wrapped = given + tirx.Select(given < zero, tir.const(rows, kind), zero)
+    return tir.clamp(wrapped, zero, tir.const(rows - 1, kind))
+
+
+def pack(constants: Constants) -> tuple[Array, ...]:
+    """The operands of a call."""
     table = np.ascontiguousarray(constants["table"].astype(np.float32).ravel())
     return (table, epilogue.pack_scalars(constants))

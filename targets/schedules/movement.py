@@ -34,63 +34,86 @@ def _parallel(kernel: Kernel, target: Target) -> bool:
     return target.threads > 1 and kernel.output.elements >= moves.PARALLEL_ELEMENTS
 
 
-def _concat(kernel: Kernel, target: Target) -> KernelCode:
-    """The parts along `axis`, one behind the other.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a concat kernel puts together.
 
     `requantized` names parts of uint8 whose scale is not the output's. They are computed as
     QuantizeLinear of DequantizeLinear, which is what ONNX Runtime's QLinearConcat computes; operand
     ``scales`` has scale and zero point of every part and of the output.
     """
+
+    outers: int
+    runs: tuple[int, ...]  # neighbours of each part
+    requantized: tuple[int, ...]
+
+    @property
+    def operands(self) -> dict[str, TensorType]:
+        """The operand ``scales``."""
+        return {"scales": TensorType(shape=(2 * len(self.runs) + 2,), dtype="float32")}
+
+    def converted(self, part: int, scales: tir.Buffer, value: tir.Expr, lanes: int) -> tir.Expr:
+        """Values of a part as the output has them."""
+        if part not in self.requantized:
+            return value
+
+        def scalar(place: int) -> tir.Expr:
+            return tir.splat(tir.load(scales, tir.const(place)), lanes)
+
+        real = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
+        real = (real - scalar(2 * part + 1)) * scalar(2 * part)
+        rounded = tir.round_half_even(real / scalar(2 * len(self.runs)))
+        rounded = rounded + scalar(2 * len(self.runs) + 1)
+        low, high = tir.const(0.0, "float32", lanes), tir.const(255.0, "float32", lanes)
+        return tir.cast(tir.cast(tir.clamp(rounded, low, high), "int32", lanes), "uint8", lanes)
+
+    def pack(self, constants: Constants) -> tuple[Array, ...]:
+        """The operand ``scales`` of a call."""
+        names = [*(f"input{i}" for i in range(len(self.runs))), "output"]
+        parts = [f"{i}_{name}" for i in names for name in ("scale", "zero_point")]
+        return (np.array([constants.get(part, np.float32(1)) for part in parts], np.float32),)
+
+
+def parts_of(kernel: Kernel) -> Parts:
+    """The parts of a concat kernel, along its attribute ``axis``."""
     axis = int(number(kernel, "axis", 0))
-    requantized = integers(kernel, "requantized")
-    count = len(kernel.inputs)
-    names = [*(f"input{i}" for i in range(count)), "output"]
-    operands = {"scales": TensorType(shape=(2 * count + 2,), dtype="float32")}
-    parameters = signature(kernel, operands)
+    return Parts(
+        outers=math.prod(kernel.output.shape[:axis]),
+        runs=tuple(math.prod(kind.shape[axis:]) for kind in kernel.inputs),
+        requantized=integers(kernel, "requantized"),
+    )
+
+
+def _concat(kernel: Kernel, target: Target) -> KernelCode:
+    """The parts along an axis, one behind the other."""
+    parts = parts_of(kernel)
+    parameters = signature(kernel, parts.operands)
     views = parameters.views
-    sources = list(views.values())[:count]
-    runs = [math.prod(kind.shape[axis:]) for kind in kernel.inputs]
+    sources = list(views.values())[: len(parts.runs)]
     itemsize = np.dtype(kernel.output.dtype).itemsize
-
-    def converted(part: int) -> moves.Conversion:
-        def scalar(place: int, lanes: int) -> tir.Expr:
-            return tir.splat(tir.load(views["scales"], tir.const(place)), lanes)
-
-        def convert(value: tir.Expr, lanes: int) -> tir.Expr:
-            real = tir.cast(tir.cast(value, "int32", lanes), "float32", lanes)
-            real = (real - scalar(2 * part + 1, lanes)) * scalar(2 * part, lanes)
-            rounded = tir.round_half_even(real / scalar(2 * count, lanes))
-            rounded = rounded + scalar(2 * count + 1, lanes)
-            low, high = tir.const(0.0, "float32", lanes), tir.const(255.0, "float32", lanes)
-            return tir.cast(tir.cast(tir.clamp(rounded, low, high), "int32", lanes), "uint8", lanes)
-
-        return convert
 
     def outer(o: tir.Expr) -> list[tir.Statement]:
         written: list[tir.Statement] = []
-        to = o * sum(runs)
-        for part, run in enumerate(runs):
-            convert = converted(part) if part in requantized else None
+        to = o * sum(parts.runs)
+        for part, run in enumerate(parts.runs):
+            convert = partial(parts.converted, part, views["scales"])
             written += moves.copy(
                 target, sources[part], o * run, views["output"], to, run, itemsize=itemsize,
-                convert=convert,
+                convert=convert if part in parts.requantized else None,
             )  # fmt: skip
             to = to + run
         return written
 
-    outers = math.prod(kernel.output.shape[:axis])
-    body = tir.loop(outers, outer, name="o", parallel=_parallel(kernel, target) and outers > 1)
-
-    def pack(constants: Constants) -> tuple[Array, ...]:
-        parts = [f"{i}_{name}" for i in names for name in ("scale", "zero_point")]
-        return (np.array([constants.get(part, np.float32(1)) for part in parts], np.float32),)
-
+    parallel = _parallel(kernel, target) and parts.outers > 1
+    body = tir.loop(parts.outers, outer, name="o", parallel=parallel)
     return KernelCode(
-        function=parameters.function(body), operands=tuple(operands.values()), pack=pack
-    )
+        function=parameters.function(body), operands=tuple(parts.operands.values()),
+        pack=parts.pack,
+    )  # fmt: skip
 
 
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Elements from one place of each axis to the next."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
@@ -149,7 +172,7 @@ def _pad(kernel: Kernel, target: Target) -> KernelCode:
     lanes = moves.widest(target, itemsize)
     padded = [i for i in range(len(shape)) if shape[i] != source[i]]
     last = padded[-1] if padded else 0
-    read_strides, strides = _strides(source), _strides(shape)
+    read_strides, strides = strides_of(source), strides_of(shape)
 
     def along(axis: int, read: tir.Expr, to: tir.Expr) -> list[tir.Statement]:
         written: list[tir.Statement] = []
@@ -189,10 +212,12 @@ def _pad(kernel: Kernel, target: Target) -> KernelCode:
 
     outermost = next((i for i, extent in enumerate(shape) if extent > 1), 0)
     body = along(0, tir.const(0), tir.const(0))
-
-    def pack(constants: Constants) -> tuple[Array, ...]:
-        return (np.asarray(constants.get("value", 0), dtype).reshape(1),)
-
     return KernelCode(
-        function=parameters.function(body), operands=tuple(operands.values()), pack=pack
-    )
+        function=parameters.function(body), operands=tuple(operands.values()),
+        pack=partial(pack_padding, dtype),
+    )  # fmt: skip
+
+
+def pack_padding(dtype: str, constants: Constants) -> tuple[Array, ...]:
+    """The operand ``value`` of a pad kernel."""
+    return (np.asarray(constants.get("value", 0), dtype).reshape(1),)

@@ -27,6 +27,16 @@ def resize(kernel: Kernel, target: Target) -> KernelCode:
     bilinear, (4, 4) bicubic. The operands ``row_index`` and ``row_weight`` are ``[rows, taps]``,
     those of the columns alike.
     """
+    operands = operands_of(kernel)
+    parameters = signature(kernel, operands)
+    body = _Writer(kernel, target, parameters.views).code()
+    return KernelCode(
+        function=parameters.function(body), operands=tuple(operands.values()), pack=pack
+    )
+
+
+def operands_of(kernel: Kernel) -> dict[str, TensorType]:
+    """The tables that say which rows and columns are mixed, and the scalars."""
     taps = pair(kernel, "taps")
     extents = kernel.output.shape[1:3]
     sizes = {"row": extents[0] * taps[0], "column": extents[1] * taps[1]}
@@ -34,20 +44,16 @@ def resize(kernel: Kernel, target: Target) -> KernelCode:
         name: TensorType(shape=(sizes[name.split("_")[0]],), dtype=dtype)
         for name, dtype in _TABLES.items()
     }
-    operands["scalars"] = epilogue.SCALARS_TYPE
-    parameters = signature(kernel, operands)
-    body = _Writer(kernel, target, parameters.views).code()
+    return {**operands, "scalars": epilogue.SCALARS_TYPE}
 
-    def pack(constants: Constants) -> tuple[Array, ...]:
-        tables = [
-            np.ascontiguousarray(constants[name].ravel().astype(dtype))
-            for name, dtype in _TABLES.items()
-        ]
-        return (*tables, epilogue.pack_scalars(constants))
 
-    return KernelCode(
-        function=parameters.function(body), operands=tuple(operands.values()), pack=pack
-    )
+def pack(constants: Constants) -> tuple[Array, ...]:
+    """The operands of a call."""
+    tables = [
+        np.ascontiguousarray(constants[name].ravel().astype(dtype))
+        for name, dtype in _TABLES.items()
+    ]
+    return (*tables, epilogue.pack_scalars(constants))
 
 
 class _Writer:

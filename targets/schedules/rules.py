@@ -17,6 +17,7 @@ from millifit.targets.schedules.depthwise import depthwise
 from millifit.targets.schedules.depthwise_int8 import depthwise_int8
 from millifit.targets.schedules.elementwise import BINARY, CONVERSIONS, UNARY, elementwise
 from millifit.targets.schedules.gather import embedding
+from millifit.targets.schedules.gpu.rules import gpu_schedule
 from millifit.targets.schedules.layout import layout
 from millifit.targets.schedules.matmul import matmul
 from millifit.targets.schedules.movement import movement
@@ -41,7 +42,7 @@ def schedule(kernel: Kernel, target: Target) -> KernelCode:
     elements 32 bits cannot count; `onnx` kernels are built elsewhere.
     """
     _check(kernel, (*kernel.inputs, kernel.output))
-    code = _written(kernel, target)
+    code = _written(kernel, target) if target.gpu is None else gpu_schedule(kernel, target)
     _check(kernel, code.operands)
     return code
 
