@@ -94,7 +94,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def use(**options: Any) -> None:
         runner = partial(ToldRunner, **options)
-        monkeypatch.setattr(sys.modules["millifit.pipeline.workbench"], "LocalRunner", runner)
+        monkeypatch.setattr(sys.modules["millifit.pipeline.reach"], "LocalRunner", runner)
 
     use()
     return use

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from millifit.errors import UsageError
 from millifit.files import write_atomically
 from millifit.search.budget import parse_budget
+from millifit.targets.remote.address import DeviceAddress
 from millifit.targets.target import Precision
 
 DEMO = {"budget": "50%", "run": "runs/demo"}
@@ -26,7 +27,9 @@ class Recipe(BaseModel):
     of the baseline's measured latency or a time such as "8ms". `max_drop` is in points of accuracy
     (1.0 is one image in a hundred; None: no limit). `precisions` are those that layers may have
     besides fp32 (None: int8, and w7a8 where the target has it). `tune` is for how many seconds
-    kernels are tuned before anything is priced. Paths are relative to the working directory.
+    kernels are tuned before anything is priced. `device` is the address of the server on the device
+    that `target` is, if it is not this machine; with it go the files of its token and of the
+    authority of its certificate. Paths are relative to the working directory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +41,9 @@ class Recipe(BaseModel):
     std: tuple[Finite, ...] | None = None
     input_shape: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     target: str = "local"
+    device: str | None = None
+    device_token_file: str | None = None
+    device_ca: str | None = None
     threads: int = Field(default=1, ge=1, le=1024)
     budget: str = "60%"
     max_drop: float | None = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
@@ -79,6 +85,16 @@ class Recipe(BaseModel):
             parse_budget(value)
         except UsageError as error:
             raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                DeviceAddress.parse(value)
+            except UsageError as error:
+                raise ValueError(str(error)) from error
         return value
 
     @field_validator("std")

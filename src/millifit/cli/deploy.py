@@ -61,6 +61,9 @@ def verify(
     model: Annotated[
         str | None, typer.Option("--model", help="The ONNX file that it must agree with.")
     ] = None,
+    device: options.Device = None,
+    device_token_file: options.DeviceToken = None,
+    device_ca: options.DeviceCa = None,
     data: options.Data = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -73,11 +76,16 @@ def verify(
     Examples:
     millifit verify runs/demo/bundle
     millifit verify bundles/local --model small.onnx --data val.npz --json certificate.json
+    millifit verify bundles/rpi4 --device pi.local:9391
     """
     from millifit import pipeline
+    from millifit.pipeline.reach import remote_device
     from millifit.recipe import resolve_recipe
 
-    given = {"data": data, "mean": mean, "std": std, "seed": seed}
+    given = {
+        "data": data, "mean": mean, "std": std, "seed": seed, "device": device,
+        "device_token_file": device_token_file, "device_ca": device_ca,
+    }  # fmt: skip
     settings = resolve_recipe(
         flags={"model": model or str(bundle)} | {k: v for k, v in given.items() if v is not None}
     )
@@ -87,6 +95,7 @@ def verify(
         mean=settings.mean,
         std=settings.std,
         model=model,
+        device=remote_device(settings.device, settings.device_token_file, settings.device_ca),
         seed=settings.seed,
         progress=bars(),
     )

@@ -25,6 +25,9 @@ def fit(
     std: options.Std = None,
     input_shape: options.InputShape = None,
     target: options.TargetName = None,
+    device: options.Device = None,
+    device_token_file: options.DeviceToken = None,
+    device_ca: options.DeviceCa = None,
     threads: options.Threads = None,
     budget: options.BudgetText = None,
     max_drop: options.MaxDrop = None,
@@ -50,11 +53,13 @@ def fit(
     millifit fit net.onnx --data val.npz --mean 127.5 --std 127.5 --budget 8ms --threads 2
     millifit fit my.nets:tiny --data my.data:digits --run runs/tiny
     millifit fit net.onnx --data images/ --budget 60% --tune 60
+    millifit fit net.onnx --data images/ --target rpi4 --device pi.local:9391
     millifit fit --recipe runs/tiny/recipe.yaml
     """
     flags = {
         "model": model, "demo": demo, "data": data, "calibration": calibration, "mean": mean,
-        "std": std, "input_shape": input_shape, "target": target, "threads": threads,
+        "std": std, "input_shape": input_shape, "target": target, "device": device,
+        "device_token_file": device_token_file, "device_ca": device_ca, "threads": threads,
         "budget": budget, "max_drop": max_drop, "prune": prune, "epochs": epochs,
         "precisions": precisions, "trials": trials, "run": run, "store": store, "tune": tune,
         "seed": seed,
@@ -82,6 +87,9 @@ def search(
     std: options.Std = None,
     input_shape: options.InputShape = None,
     target: options.TargetName = None,
+    device: options.Device = None,
+    device_token_file: options.DeviceToken = None,
+    device_ca: options.DeviceCa = None,
     threads: options.Threads = None,
     budget: options.BudgetText = None,
     max_drop: options.MaxDrop = None,
@@ -104,7 +112,8 @@ def search(
     """
     flags = {
         "model": model, "demo": demo, "data": data, "calibration": calibration, "mean": mean,
-        "std": std, "input_shape": input_shape, "target": target, "threads": threads,
+        "std": std, "input_shape": input_shape, "target": target, "device": device,
+        "device_token_file": device_token_file, "device_ca": device_ca, "threads": threads,
         "budget": budget, "max_drop": max_drop, "prune": prune, "epochs": epochs,
         "precisions": precisions, "trials": trials, "run": run, "store": store, "tune": tune,
         "seed": seed,

@@ -46,6 +46,22 @@ InputShape = Annotated[
 TargetName = Annotated[
     str | None, typer.Option("--target", help="A name of 'millifit targets list'; local is here.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="HOST:PORT[/KEY]",
+        help="Where 'millifit device serve' runs on the target, or a tracker and a key of its own.",
+    ),
+]
+DeviceToken = Annotated[
+    str | None,
+    typer.Option("--device-token-file", metavar="FILE", help="The token of that device."),
+]
+DeviceCa = Annotated[
+    str | None,
+    typer.Option("--device-ca", metavar="FILE", help="Who signed its certificate: speak TLS."),
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads that the network runs on.")
 ]

@@ -60,6 +60,7 @@ def _profile() -> None:
     millifit profile models/ --for 10m
     millifit profile --space mobilenet --for 15m --until 3%
     millifit profile net.onnx --threads 2 --store board.sqlite
+    millifit profile net.onnx --target rpi4 --device pi.local:9391
     millifit profile show
     millifit profile export board.parquet
     millifit profile import board.parquet
@@ -75,6 +76,9 @@ def measure(
     seconds: For = None,
     until: Until = None,
     target: options.TargetName = None,
+    device: options.Device = None,
+    device_token_file: options.DeviceToken = None,
+    device_ca: options.DeviceCa = None,
     threads: options.Threads = None,
     store: options.Store = None,
     tune: options.Tune = None,
@@ -89,6 +93,7 @@ def measure(
     short for it.
     """
     from millifit import pipeline
+    from millifit.pipeline.reach import remote_device
     from millifit.recipe import resolve_recipe
 
     if (model is None) == (space is None):
@@ -98,6 +103,7 @@ def measure(
     given = {
         "model": model or space, "target": target, "threads": threads, "store": store,
         "input_shape": input_shape, "tune": tune, "precisions": precisions, "seed": seed,
+        "device": device, "device_token_file": device_token_file, "device_ca": device_ca,
     }  # fmt: skip
     settings = resolve_recipe(
         flags={key: value for key, value in given.items() if value is not None}
@@ -108,6 +114,7 @@ def measure(
         seconds=None if seconds is None else duration_s(seconds),
         until=None if until is None else share(until),
         target=settings.target,
+        device=remote_device(settings.device, settings.device_token_file, settings.device_ca),
         threads=settings.threads,
         store=settings.store,
         input_shape=settings.input_shape,

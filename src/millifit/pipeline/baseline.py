@@ -45,10 +45,10 @@ def measure_baseline(bench: Workbench, prices: Prices) -> Baseline:
         )
     bundle = ensure_bundle(
         bench.folder.path / "baseline",
+        network=bench.network,
         program=program,
         target=bench.target,
         golden_input=sample_input(bench.dataset),
-        details={"network": bench.network.name, "plan": None},
     )
     input_path = write_input(bench.folder.path / "input.npy", sample_input(bench.dataset))
     prices.measure(program.kernels)

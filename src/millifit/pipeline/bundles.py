@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from millifit.compress.evaluate import activations
 from millifit.errors import BundleError
 from millifit.files import write_atomically
 from millifit.pipeline.workbench import Timer
 from millifit.progress import SILENT, Progress
 from millifit.samples import Floats
 from millifit.targets.bundle import write_bundle
+from millifit.targets.loaded_bundle import runs_here
 from millifit.targets.manifest import check_files, read_manifest
+from millifit.targets.network import Network
 from millifit.targets.program import Program
 from millifit.targets.runner.environment import code_versions
 from millifit.targets.runner.network_timing import (
@@ -33,14 +36,16 @@ FINAL_TIMING = NetworkTimingPolicy(min_rounds=12, max_rounds=60, limit_s=60.0)
 def ensure_bundle(
     path: Path,
     *,
+    network: Network,
     program: Program,
     target: Target,
     golden_input: Floats,
-    details: Mapping[str, Any],
+    plan: Mapping[str, Any] | None = None,
 ) -> Path:
     """The bundle at `path`; compiled unless a whole one of the same code and target is there.
 
-    The same code: the same versions, and the same choices of tuned kernels.
+    The same code: the same versions, and the same choices of tuned kernels. `program` is the
+    `network` lowered for the target; `plan` is what it was compressed by.
     """
     versions = code_versions()
     if path.exists():
@@ -54,9 +59,16 @@ def ensure_bundle(
             return path
     write_bundle(
         path, program=program, target=target, versions=versions, golden_input=golden_input,
-        details=details,
+        golden_output=None if runs_here(target) is None else oracle(network, golden_input),
+        details={"network": network.name, "plan": plan},
     )  # fmt: skip
     return path
+
+
+def oracle(network: Network, x: Floats) -> list[Floats]:
+    """ONNX Runtime's outputs, all of them, for one input ``[1, *sample]``."""
+    (found,) = activations(network, x, network.outputs)
+    return [found[name] for name in network.outputs]
 
 
 def bundle_bytes(path: Path) -> int:

@@ -16,12 +16,13 @@ from millifit.pipeline.baseline import Baseline
 from millifit.pipeline.bundles import bundle_bytes
 from millifit.pipeline.final import Final
 from millifit.pipeline.pricing import Prices
+from millifit.pipeline.reach import about_device
 from millifit.pipeline.trials import Evaluator, files_of
 from millifit.pipeline.workbench import Workbench, plain_interval
 from millifit.search.budget import Budget
 from millifit.search.trial import Trial
 from millifit.targets.network import Network
-from millifit.targets.program import Program
+from millifit.targets.program import without_rule
 from millifit.targets.runner.network_timing import ContenderResult, paired_ratio
 from millifit.targets.timing import Samples
 
@@ -46,11 +47,13 @@ def conclude(
     program = bench.lower(network)
     prices.measure(program.kernels)
     timed = final.timed
+    environment = bench.timer.environment()
     return {
         "schema": 1,
         "model": bench.network.name,
         "target": bench.target.name,
         "target_cpu": bench.target.cpu,
+        "device": about_device(bench.target, environment),
         "runtime_threads": bench.target.threads,
         "seed": bench.recipe.seed,
         "budget": {
@@ -76,7 +79,7 @@ def conclude(
         },
         "without_rule": without_rule(program),
         "tuning": bench.folder.read("tuning.json")["report"],
-        "environment": bench.timer.environment(),
+        "environment": environment,
         "stages": [
             {"name": name, "seconds": seconds}
             for name, seconds in (bench.folder.read("stages.json") or {}).items()
@@ -182,11 +185,3 @@ def trial_row(bench: Workbench, trial: Trial, number: int) -> dict[str, Any]:
         "feasible": trial.feasible,
         "note": trial.note,
     }
-
-
-def without_rule(program: Program) -> list[dict[str, str]]:
-    """The nodes that run without a schedule rule."""
-    return [
-        {"node": call.nodes[0], "op": str(call.kernel.attribute("operator"))}
-        for call in program.without_rule
-    ]

@@ -7,17 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from millifit.errors import MeasurementError, TargetError
 from millifit.pipeline.closed_loop import prepare
 from millifit.pipeline.conclude import conclude, trial_row
+from millifit.pipeline.reach import reachable_target, remote_device, timing
 from millifit.pipeline.run_folder import open_run
-from millifit.pipeline.workbench import (
-    Timer,
-    Workbench,
-    identity_of,
-    local_target,
-    timing,
-    workbench,
-)
+from millifit.pipeline.workbench import Timer, Workbench, identity_of, workbench
 from millifit.progress import SILENT, Progress
 from millifit.recipe import Recipe, write_recipe
 from millifit.search.budget import parse_budget
@@ -31,8 +26,8 @@ def fit(
 
     Everything found on the way is kept in the run folder; the same call goes on where an
     interrupted one stopped, and returns the stored result of a finished one. `timer` measures;
-    unless given, on this machine. Raises BudgetInfeasible with the explanation, and other
-    MillifitErrors for what a person can mend.
+    unless given, on the recipe's device or this machine. Raises BudgetInfeasible with the
+    explanation, and other MillifitErrors for what a person can mend.
     """
     with _opened(recipe, timer, progress) as bench:
         stored: dict[str, Any] | None = bench.folder.read("result.json")
@@ -91,11 +86,26 @@ def search(
 def _opened(recipe: Recipe, timer: Timer | None, progress: Progress) -> Iterator[Workbench]:
     """The workbench of a recipe, in its run folder, with a timer."""
     parse_budget(recipe.budget)
-    target = local_target(recipe.target, recipe.threads)
+    device = remote_device(recipe.device, recipe.device_token_file, recipe.device_ca)
+    target = reachable_target(recipe.target, device, threads=recipe.threads)
     with open_run(Path(recipe.run), identity_of(recipe)) as folder:
         write_recipe(recipe, folder.path / "recipe.yaml")
-        with timing(timer, progress) as chosen:
+        with timing(timer, device, target, progress) as chosen, _resumable(recipe):
             yield workbench(recipe, folder, chosen, target, progress)
+
+
+@contextmanager
+def _resumable(recipe: Recipe) -> Iterator[None]:
+    """Say how to go on where a device was lost."""
+    try:
+        yield
+    except (TargetError, MeasurementError) as error:
+        if recipe.device is None:
+            raise
+        raise type(error)(
+            f"{error} What was found is kept in '{recipe.run}': the same command continues, with "
+            "--device of another address, too."
+        ) from error
 
 
 def _report(bench: Workbench, result: dict[str, Any]) -> None:

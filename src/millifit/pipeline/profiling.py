@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from millifit.errors import MeasurementError, MillifitError, UsageError
-from millifit.pipeline.conclude import without_rule
+from millifit.errors import MeasurementError, MillifitError, TargetError, UsageError
 from millifit.pipeline.pricing import working_bytes
 from millifit.pipeline.profile_knowledge import Knowledge
 from millifit.pipeline.profile_networks import Build, build_bundle
@@ -22,11 +21,13 @@ from millifit.pipeline.profile_subject import (
     subject_of_models,
     subject_of_space,
 )
+from millifit.pipeline.reach import RemoteDevice, about_device, reachable_target, timing
 from millifit.pipeline.tuning import stored_choices, tune_programs
-from millifit.pipeline.workbench import Timer, local_target, open_store, timing
+from millifit.pipeline.workbench import Timer, open_store
 from millifit.profiler.store import Store, default_store_path
 from millifit.progress import SILENT, Progress
 from millifit.search.spaces import find_space
+from millifit.targets.program import without_rule
 from millifit.targets.target import Precision, Target
 from millifit.targets.timing import Failed, Samples
 
@@ -40,6 +41,7 @@ def profile(
     seconds: float | None = None,
     until: float | None = None,
     target: str = "local",
+    device: RemoteDevice | None = None,
     threads: int = 1,
     store: str | None = None,
     input_shape: Shape = None,
@@ -57,47 +59,50 @@ def profile(
     that were held out is at most `until` (0.05 is 5 %); with neither, until all kernels of the
     models are measured, and 15 minutes for a space. What a model's layers are in is as for a fit;
     kernel times do not depend on the scales, so no data is needed. With `tune` the kernels of
-    models are tuned first, for so many seconds.
+    models are tuned first, for so many seconds. `device` is where the target is, if not here.
 
     Of a folder, files that cannot be read are left out and named. Raises UsageError for limits
-    without sense, and MeasurementError where the device is lost: what was measured is kept.
+    without sense, and TargetError or MeasurementError where the device is lost: what was measured
+    is kept.
     """
     if (model is None) == (space is None):
         raise UsageError("name either a model, or a folder of them, or a search space.")
     limits = _limits(space, seconds, until)
     began = clock()
-    device = local_target(target, threads)
+    place = reachable_target(target, device, threads=threads)
     found_space = None if space is None else find_space(space)
-    models, skipped = load_models(model, input_shape, device, seed, precisions, progress)
+    models, skipped = load_models(model, input_shape, place, seed, precisions, progress)
     kept = open_store(store)
-    with timing(timer, progress) as chosen:
+    with timing(timer, device, place, progress) as chosen:
         tuning = None
         if tune is not None and models:
-            tuning = _tuned(models, device, kept, chosen, tune, progress, seed)
-        choices = stored_choices(kept, device)
+            tuning = _tuned(models, place, kept, chosen, tune, progress, seed)
+        choices = stored_choices(kept, place)
         if found_space is not None:
             with progress.stage(f"draw networks of '{found_space.name}'"):
                 subject = subject_of_space(
-                    found_space, target=device, choices=choices, limit_s=limits.seconds,
+                    found_space, target=place, choices=choices, limit_s=limits.seconds,
                     seed=seed, clock=clock,
                 )  # fmt: skip
         else:
-            subject = subject_of_models(str(model), models, device, choices)
-        lanes = device.fp32_lanes
+            subject = subject_of_models(str(model), models, place, choices)
+        lanes = place.fp32_lanes
         run = ProfileRun(
             Knowledge(
                 Pool.of(subject.pool, vector_lanes=lanes),
                 Pool.of(subject.fresh, vector_lanes=lanes),
                 vector_lanes=lanes, seed=seed, clock=clock,
             ),
-            subject.whole, target=device, store=kept, timer=chosen, progress=progress,
+            subject.whole, target=place, store=kept, timer=chosen, progress=progress,
             limits=limits, seed=seed, began=began, clock=clock, build=build,
         )  # fmt: skip
+        about = about_device(place, chosen.environment())
         stopped = _run(run, str(store or default_store_path()), progress)
     return {
         "model": None if space else subject.name,
         "space": space,
-        "target": device.name,
+        "target": place.name,
+        "device": about,
         "threads": threads,
         "stopped": stopped,
         "skipped": skipped,
@@ -112,8 +117,8 @@ def _run(run: ProfileRun, place: str, progress: Progress) -> str:
     """Run; whatever ends it, say what was kept."""
     try:
         return run.run()
-    except MeasurementError as error:
-        raise MeasurementError(
+    except (MeasurementError, TargetError) as error:
+        raise type(error)(
             f"{error} {_kept(run)} in '{place}'; the same command continues."
         ) from error
     except (MillifitError, KeyboardInterrupt):

@@ -84,9 +84,8 @@ class Evaluator:
         calls = self._prices.of_calls(program)
         believed = self.model.predict(calls)
         bundle = ensure_bundle(
-            files.bundle, program=program, target=self._bench.target,
-            golden_input=sample_input(self._bench.dataset),
-            details={"network": network.name, "plan": plan.to_dict()},
+            files.bundle, network=network, program=program, target=self._bench.target,
+            golden_input=sample_input(self._bench.dataset), plan=plan.to_dict(),
         )  # fmt: skip
         achieved = self._accuracy(bundle)
         timed = time_in_turn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,17 @@ from millifit.pipeline.bundles import (
 )
 from millifit.pipeline.conclude import interval_of
 from millifit.pipeline.final import compare
-from millifit.pipeline.workbench import Timer, preprocessing_of, timing
+from millifit.pipeline.reach import RemoteDevice, about_device, timing
+from millifit.pipeline.workbench import Timer, preprocessing_of
 from millifit.progress import SILENT, Progress
 from millifit.targets.importer.onnx_file import read_network
 from millifit.targets.importer.simplify import simplify
-from millifit.targets.loaded_bundle import load_bundle
-from millifit.targets.manifest import check_files, read_manifest
+from millifit.targets.loaded_bundle import load_bundle, runs_here
+from millifit.targets.manifest import Manifest, check_files, read_manifest
 from millifit.targets.runner.network_timing import Contender
+from millifit.targets.target import Target
 
 Numbers = tuple[float, ...] | None
-
-# A golden output is compared with this tolerance, relative to its largest magnitude.
-_GOLDEN_TOLERANCE = 1e-4
 
 
 def verify(
@@ -40,57 +40,79 @@ def verify(
     mean: Numbers = None,
     std: Numbers = None,
     model: str | None = None,
+    device: RemoteDevice | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
     timer: Timer | None = None,
 ) -> dict[str, Any]:
     """Check a bundle on its device: hashes, golden output, latency, accuracy, agreement.
 
-    The certificate. Raises BundleError where a file was changed or the golden output is not given.
+    `device` is where that is; this machine unless given. The certificate. Raises BundleError where
+    a file was changed, the golden output is not given, or the bundle is for another device.
     """
     manifest = read_manifest(bundle)
     check_files(bundle, manifest)
-    error = _golden_error(bundle)
-    if error is None and (model is None or data is None):
+    if not manifest.golden.made_by and (model is None or data is None):
         raise BundleError(
             f"bundle '{bundle}' has no golden output: it was compiled on another machine. Verify "
             "it with --model and --data"
         )
-    certificate: dict[str, Any] = {
-        "bundle": str(bundle),
-        "network": manifest.name,
-        "target": manifest.target.name,
-        "versions": manifest.versions,
-        "files": "unchanged",
-        "golden_error": error,
-        "size_bytes": bundle_bytes(bundle),
-    }
-    with timing(timer, progress) as chosen:
-        certificate |= _latency(bundle, manifest.target.threads, chosen, progress)
+    target = manifest.target
+    if device is None:
+        _check_it_runs_here(bundle, target)
+    else:
+        target = replace(target, reach="remote")
+    with timing(timer, device, target, progress) as chosen:
+        environment = chosen.environment()
+        certificate: dict[str, Any] = {
+            "bundle": str(bundle),
+            "network": manifest.name,
+            "target": target.name,
+            "device": about_device(target, environment),
+            "versions": manifest.versions,
+            "files": "unchanged",
+            "golden": asdict(manifest.golden),
+            "golden_error": _golden_error(bundle, manifest, chosen, here=device is None),
+            "size_bytes": bundle_bytes(bundle),
+            "environment": environment,
+        }
+        certificate |= _latency(bundle, target.threads, chosen, progress)
         if data is not None:
             certificate |= _validated(bundle, chosen, data, mean, std, model, seed, progress)
     return certificate
 
 
-def _golden_error(bundle: Path) -> float | None:
+def _check_it_runs_here(bundle: Path, target: Target) -> None:
+    reason = runs_here(target)
+    if reason is not None:
+        raise BundleError(
+            f"bundle '{bundle}' was compiled for target '{target.name}' and cannot run here: "
+            f"{reason}. Verify it on its device with --device HOST:PORT ('millifit device serve' "
+            "runs there), or compile it for this machine: millifit compile MODEL --target local"
+        )
+
+
+def _golden_error(bundle: Path, manifest: Manifest, timer: Timer, *, here: bool) -> float | None:
     """Largest deviation from the golden outputs, relative to their largest magnitude.
 
-    None where the bundle has no golden output, since it was compiled on another machine.
+    A device elsewhere is asked for the first output alone. None where the bundle has no golden
+    output. Raises BundleError where the deviation is above the tolerance.
     """
-    loaded = load_bundle(bundle)
     with np.load(bundle / "golden.npz", allow_pickle=False) as golden:
+        x = golden["input"]
         wanted = [golden[f"output{i}"] for i in range(len(golden.files) - 1)]
-        given = loaded.run(golden["input"])
     if not wanted:
         return None
+    given = load_bundle(bundle).run(x) if here else (run_bundle(timer, bundle, x),)
     error = max(
         float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-30))
-        for a, b in zip(given, wanted, strict=True)
+        for a, b in zip(given, wanted, strict=here)
     )
-    if not error <= _GOLDEN_TOLERANCE:
+    if not error <= manifest.golden.tolerance:
+        where = "this machine" if here else "its device"
         raise BundleError(
-            f"bundle '{bundle}' does not give its golden output on this machine: relative error "
-            f"{error:.2e}, at most {_GOLDEN_TOLERANCE:g} is allowed. Compile it again here."
+            f"bundle '{bundle}' does not give its golden output on {where}: relative error "
+            f"{error:.2e}, at most {manifest.golden.tolerance:g} is allowed. Compile it again."
         )
     return error
 

@@ -13,13 +13,12 @@ from typing import Any, Protocol
 
 from millifit.compress.quantize.calibration import Calibration
 from millifit.data import Dataset, Preprocessing, read_dataset
-from millifit.errors import TargetError, UsageError
+from millifit.errors import UsageError
 from millifit.models import load_model
 from millifit.pipeline.run_folder import RunFolder
 from millifit.profiler.store import Store, default_store_path
 from millifit.progress import Progress
 from millifit.recipe import Recipe
-from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.kernel import Choice, Kernel
@@ -27,13 +26,12 @@ from millifit.targets.lower import lower
 from millifit.targets.network import Array, Network
 from millifit.targets.program import Program
 from millifit.targets.runner.environment import code_versions
-from millifit.targets.runner.local_runner import LocalRunner
 from millifit.targets.runner.network_timing import NetworkTimer
 from millifit.targets.target import Target
 from millifit.targets.timing import KernelTimer
 
 # What does not change the outcome of a run, or may change between its parts.
-_NOT_IDENTITY = ("run", "store", "trials")
+_NOT_IDENTITY = ("run", "store", "trials", "device", "device_token_file", "device_ca")
 
 
 class Timer(KernelTimer, NetworkTimer, Protocol):
@@ -102,27 +100,6 @@ def identity_of(recipe: Recipe) -> dict[str, Any]:
         with path.open("rb") as file:
             settings["model_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     return {**settings, "versions": code_versions()}
-
-
-def local_target(name: str, threads: int) -> Target:
-    """A target that can be measured from here; UnknownTarget or TargetError else."""
-    target = find_target(name, threads=threads)
-    if target.reach != "local":
-        raise TargetError(
-            f"target '{name}' cannot be reached from here: nothing can be measured on it. Use "
-            "--target local, or 'millifit compile' to make bundles for it."
-        )
-    return target
-
-
-@contextmanager
-def timing(timer: Timer | None, progress: Progress) -> Iterator[Timer]:
-    """The timer that was given, or this machine's, ended afterwards."""
-    if timer is not None:
-        yield timer
-        return
-    with LocalRunner(progress=progress) as runner:
-        yield runner
 
 
 def open_store(path: str | None) -> Store:
