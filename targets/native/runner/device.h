@@ -1,0 +1,44 @@
+// What this device is, and whether it runs a bundle's code; the same rules as ../../device_facts.py.
+#ifndef MILLIFIT_NATIVE_RUNNER_DEVICE_H_
+#define MILLIFIT_NATIVE_RUNNER_DEVICE_H_
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "manifest.h"
+#include "tvm.h"
+
+namespace millifit {
+
+struct Gpu {
+  std::string name;
+  std::string arch;  // CUDA's, e.g. "sm_90"
+  bool half = true;
+};
+
+class Device {
+ public:
+  explicit Device(const Tvm& tvm);
+
+  // Empty where the device runs code of these needs, else the reason why not.
+  std::string WhyNot(const Needs& needs);
+
+  // The GPU that an API reaches; its runtime is loaded by the first call. Throws Failure where
+  // that cannot be loaded.
+  const std::optional<Gpu>& FindGpu(const std::string& api);
+
+  const std::string& machine() const { return machine_; }
+
+ private:
+  const Tvm& tvm_;
+  std::string machine_;
+  std::optional<std::set<std::string>> flags_;
+  std::map<std::string, std::optional<Gpu>> gpus_;
+};
+
+}  // namespace millifit
+
+#endif

@@ -1,0 +1,15 @@
+// Signatures: Ed25519 over the bytes of the JSON file that all hashes hang from.
+#ifndef MILLIFIT_NATIVE_RUNNER_SIGNATURE_H_
+#define MILLIFIT_NATIVE_RUNNER_SIGNATURE_H_
+
+#include <string>
+
+namespace millifit {
+
+// Throws Failure unless FILE.sig is the signature of `file` by the owner of the key, a PEM file, and
+// where this runner was built without OpenSSL.
+void CheckSignature(const std::string& file, const std::string& public_key);
+
+}  // namespace millifit
+
+#endif
