@@ -1,0 +1,201 @@
+"""The workstation's end of a session: ``python -m millifit.targets.remote.client``.
+
+A child process (see `runner.child`), so that a connection that hangs can be ended. It shakes hands
+with the device, then passes on what TVM's RPC client says: that one is compiled, knows plain
+sockets alone, and blocks. It connects to a port of this machine, with a random key that nobody
+else on it knows.
+"""
+
+from __future__ import annotations
+
+import hmac
+import importlib.util
+import json
+import os
+import secrets
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from millifit.targets.remote import handshake
+from millifit.targets.remote.address import DeviceAddress
+from millifit.targets.remote.handshake import RefusedError, WrongTokenError
+from millifit.targets.remote.link import Link, LinkLostError
+from millifit.targets.remote.message import pack, unpack
+from millifit.targets.remote.relay import Relay
+from millifit.targets.remote.session import FUNCTION
+
+_MAGIC = 0xFF271  # of TVM's RPC
+_LENGTH = struct.Struct("<i")
+
+Request = Mapping[str, Any]
+
+
+class Client:
+    """Answers the requests of a runner; holds one session."""
+
+    def __init__(self) -> None:
+        self._call: Any = None
+        self._keep: list[object] = []
+        self._why_ended = ""
+        self._digests: set[str] = set()
+
+    def answer(self, request: Request) -> dict[str, Any]:
+        """What was asked for, or how it failed: {"outcome": ..., ...}."""
+        try:
+            if request["do"] == "connect":
+                return self._connect(request)
+            return self._ask(request)
+        except WrongTokenError as error:
+            return {"outcome": "wrong token", "why": str(error)}
+        except RefusedError as error:
+            return {"outcome": "refused", "why": str(error)}
+        except ssl.SSLCertVerificationError as error:
+            return {"outcome": "certificate", "why": error.verify_message or str(error)}
+        except (LinkLostError, OSError) as error:
+            return {"outcome": "unreachable", "why": str(error)}
+
+    def _connect(self, request: Request) -> dict[str, Any]:
+        deadline_s = time.monotonic() + float(request["within_s"])
+        address = DeviceAddress(host=request["host"], port=int(request["port"]))
+        link = open_link(address, request["ca_file"], timeout_s=float(request["within_s"]))
+        answer = handshake.ask(
+            link, request["token"], want=request["want"], match=request["match"],
+            deadline_s=deadline_s,
+        )  # fmt: skip
+        if answer["answer"] == "busy":
+            return {"outcome": "busy", "why": str(answer["why"])[:200]}
+        if answer["answer"] == "session" and request["want"] == "session":
+            self._begin(link)
+        return {
+            "outcome": "done",
+            "facts": answer["facts"],
+            "max_upload_bytes": int(answer["max_upload_bytes"]),
+        }
+
+    def _begin(self, link: Link) -> None:
+        """Have TVM's client connect to us, and pass on what it says."""
+        key = secrets.token_hex(32)
+        door = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=self._pass_on, args=(door, key, link), daemon=True)
+        thread.start()
+        connect = _remote_procedure_calls()
+        session = connect("127.0.0.1", door.getsockname()[1], key, False)
+        self._keep.append(session)
+        self._call = session.get_function(FUNCTION)
+
+    def _pass_on(self, door: socket.socket, key: str, link: Link) -> None:
+        try:
+            local = _admit(door, key)
+            self._why_ended = Relay(link, local).run() or "closed here"
+            local.close()
+        except (LinkLostError, OSError) as error:
+            self._why_ended = f"lost: {error}"
+        finally:
+            link.close()
+            door.close()
+
+    def _ask(self, request: Request) -> dict[str, Any]:
+        content = Path(request["content"]).read_bytes() if request["content"] else b""
+        try:
+            answered = bytes(self._call(pack(request["ask"], content)))
+        except Exception as error:  # whatever TVM's client raises when its connection ends
+            return self._how_it_ended(error)
+        said, made = unpack(answered)
+        if "error" in said:
+            return {"outcome": "crashed" if said["crashed"] else "failed", "why": said["error"]}
+        if request["save_to"]:
+            Path(request["save_to"]).write_bytes(made)
+        return {"outcome": "done", "value": said["value"]}
+
+    def _how_it_ended(self, error: Exception) -> dict[str, Any]:
+        stop_s = time.monotonic() + 1.0
+        while not self._why_ended and time.monotonic() < stop_s:
+            time.sleep(0.01)
+        if self._why_ended.startswith("lost: ") or not self._why_ended:
+            return {"outcome": "lost", "why": self._why_ended or str(error)[:200]}
+        return {"outcome": "ended", "why": self._why_ended}
+
+
+def open_link(address: DeviceAddress, ca_file: str | None, *, timeout_s: float) -> Link:
+    """A connection to a device, encrypted where the file of an authority is given.
+
+    Raises OSError, of which certificates that do not fit are a kind.
+    """
+    connection = socket.create_connection((address.host, address.port), timeout=timeout_s)
+    if ca_file is not None:
+        context = ssl.create_default_context(cafile=ca_file)
+        connection = context.wrap_socket(connection, server_hostname=address.host)
+    return Link(connection)
+
+
+def _admit(door: socket.socket, key: str) -> socket.socket:
+    """Let in the one who knows the key: our own TVM client, in its words."""
+    door.settimeout(30.0)
+    while True:
+        local, _ = door.accept()
+        local.settimeout(5.0)
+        wanted = f"client:{key}".encode()
+        try:
+            magic, length = (_LENGTH.unpack(_exactly(local, 4))[0] for _ in range(2))
+            shown = _exactly(local, length) if length == len(wanted) else b""
+        except OSError:
+            local.close()
+            continue
+        if magic == _MAGIC and hmac.compare_digest(shown, wanted):
+            name = b"server:millifit"
+            local.sendall(_LENGTH.pack(_MAGIC) + _LENGTH.pack(len(name)) + name)
+            local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return local
+        local.close()
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    found = b""
+    while len(found) < length:
+        part = connection.recv(length - len(found))
+        if not part:
+            raise ConnectionResetError
+        found += part
+    return found
+
+
+def _remote_procedure_calls() -> Any:
+    """TVM's function that connects, without the compiler and the second that importing it takes."""
+    spec = importlib.util.find_spec("tvm")
+    assert spec is not None
+    assert spec.origin is not None
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type] - tvm_ffi imports it if it can
+    import tvm_ffi
+    from tvm_ffi.libinfo import load_lib_ctypes
+
+    folder = Path(spec.origin).parent / "lib"
+    load_lib_ctypes("tvm", "tvm_runtime", "RTLD_GLOBAL", extra_lib_paths=[folder])
+    return tvm_ffi.get_global_func("rpc.Connect")
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answer every line of `requests` until they end."""
+    client = Client()
+    for line in requests:
+        request = json.loads(line)
+        answers.write(json.dumps({"id": request["id"], "value": client.answer(request)}) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Serve on the pipes; whatever libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+    os._exit(0)  # TVM's client would say good-bye to a device that may be gone
+
+
+if __name__ == "__main__":
+    main()
