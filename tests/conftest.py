@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from sample_result import sample_result
 
+from millifit.targets.target import Target
+from tests.debian import install
+
 NOT_RUN = "under CI=true nothing may be skipped, but this was: "
 
 
@@ -68,6 +71,25 @@ def chromium() -> Path:
     if found is None:
         pytest.skip("no Chromium: on Debian or Ubuntu run 'apt-get install chromium'")
     return Path(found)
+
+
+@pytest.fixture(scope="session")
+def opencl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """The target 'pocl-opencl', with the runtime built; installed where a root on Debian runs."""
+    from millifit.targets.detect_gpu import detect_gpu_target
+    from millifit.targets.native import build
+
+    if not list(Path("/etc/OpenCL/vendors").glob("pocl*.icd")) or not shutil.which("cmake"):
+        install(["cmake", "g++", "make", "ocl-icd-libopencl1", "opencl-headers", "pocl-opencl-icd"])
+    if not list(Path("/etc/OpenCL/vendors").glob("pocl*.icd")):
+        pytest.skip("no PoCL: on Debian or Ubuntu run 'apt-get install pocl-opencl-icd'")
+    cache = tmp_path_factory.mktemp("opencl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILLIFIT_OPENCL_LIBRARY", str(build("opencl") / "libmillifit_opencl.so"))
+        patch.setenv("MILLIFIT_OPENCL_PLATFORM", "Portable Computing Language")
+        patch.setenv("MILLIFIT_OPENCL_CACHE", str(cache))
+        patch.setenv("POCL_CACHE_DIR", str(cache / "pocl"))
+        yield detect_gpu_target("pocl-opencl")
 
 
 @pytest.fixture

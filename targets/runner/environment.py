@@ -17,6 +17,7 @@ _GENERATOR = ("apache-tvm", "apache-tvm-ffi")
 _SOURCES = (
     "targets/schedules",
     "targets/build.py",
+    "targets/runner/clock.py",
     "targets/runner/kernel_timing.py",
     "targets/timing.py",
 )

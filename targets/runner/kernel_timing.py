@@ -1,10 +1,12 @@
-"""Timing one kernel in this process: compile it, rotate its operands, subtract the call itself."""
+"""Timing one kernel in this process: compile it, rotate its operands, subtract the call itself.
+
+On a GPU its own clock is asked, which does not see the call.
+"""
 
 from __future__ import annotations
 
 import gc
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from millifit.targets.kernel import Kernel
+from millifit.targets.runner.clock import Clock, WallClock, clock_for
 from millifit.targets.runner.energy import Rapl
 from millifit.targets.target import Target
 from millifit.targets.timing import Samples, TimingPolicy, sample
@@ -20,6 +23,8 @@ from millifit.targets.timing import Samples, TimingPolicy, sample
 _FLOOR_S = 10e-9
 _OVERHEAD_CALLS = 2000
 _OVERHEAD_REPEATS = 7
+
+_WALL_CLOCK = WallClock()
 
 Operands = Sequence[Sequence[Any]]
 
@@ -42,8 +47,8 @@ class KernelBench:
         """Samples of a kernel on `target`, which must be this machine, under `policy`.
 
         A sample is the time inside the kernel: what it costs to call it from Python is measured
-        with an empty kernel of as many operands and subtracted (its energy is not). Raises
-        CompileError where the code cannot be generated.
+        with an empty kernel of as many operands and subtracted (its energy is not). On a GPU it is
+        what the GPU's own clock shows. Raises CompileError where the code cannot be generated.
         """
         subject = (kernel.with_choice(()), target, policy.working_set_bytes, seed)
         if subject != self._subject:
@@ -53,10 +58,14 @@ class KernelBench:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            return sample(self._runs[kernel], policy, drawn_j=self._drawn_j)
+            return sample(self._runs[kernel], policy, drawn_j=self._meter(target))
         finally:
             if collecting:
                 gc.enable()
+
+    def _meter(self, target: Target) -> Callable[[], float | None]:
+        """The joules drawn so far; nobody knows those of a GPU."""
+        return self._drawn_j if target.gpu is None else lambda: None
 
     def _ready(
         self, kernel: Kernel, target: Target, policy: TimingPolicy, seed: int
@@ -66,22 +75,29 @@ class KernelBench:
         built = build_kernel(kernel, target)
         rng = np.random.default_rng(seed)
         operands = built.operands(rng, policy.working_set_bytes, self._made)
-        return repeat(built.function, operands, overhead_s=_call_overhead_s(len(operands[0])))
+        clock = clock_for(target)
+        overhead_s = _call_overhead_s(len(operands[0])) if clock.counts_calls else 0.0
+        return repeat(built.function, operands, overhead_s=overhead_s, clock=clock)
 
 
 def repeat(
-    function: Callable[..., object], operands: Operands, *, overhead_s: float
+    function: Callable[..., object],
+    operands: Operands,
+    *,
+    overhead_s: float,
+    clock: Clock = _WALL_CLOCK,
 ) -> Callable[[int], float]:
     """`run(n)`: call `function` n times on operands in rotation; seconds less the overhead."""
     rotation = itertools.cycle(operands)
 
     def run(n: int) -> float:
         turns = itertools.islice(rotation, n)
-        start = time.perf_counter()
-        for each in turns:
-            function(*each)
-        elapsed = time.perf_counter() - start
-        return max(elapsed - n * overhead_s, n * _FLOOR_S)
+
+        def call() -> None:
+            for each in turns:
+                function(*each)
+
+        return max(clock.seconds(call) - n * overhead_s, n * _FLOOR_S)
 
     return run
 
