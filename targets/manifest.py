@@ -68,14 +68,15 @@ def manifest_text(manifest: Manifest) -> str:
 
     ``needs`` follows from the target; it is there so that a runner has no rules of its own.
     """
-    said = {"schema": SCHEMA, "format": "bundle", **asdict(manifest), "needs": _needs(manifest)}
+    said = {"schema": SCHEMA, "format": "bundle", **asdict(manifest), "needs": needs(manifest.target)}
     return sealed(json.loads(json.dumps(said)))
 
 
-def _needs(manifest: Manifest) -> dict[str, Any]:
-    target = manifest.target
+def needs(target: Target) -> dict[str, Any]:
+    """What a target's code needs of a device, for `device_facts.why_not` in another language."""
     gpu = target.gpu and {
         "api": target.gpu.api,
+        "name": target.gpu.name,
         "arch": target.gpu.arch,
         "features": sorted({"fp16"} & set(target.gpu.features)),
     }

@@ -5,7 +5,6 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <sstream>
 
 #include "failure.h"
 #include "network.h"
@@ -91,31 +90,62 @@ std::string TextOf(const Value& value) {
   return std::string(bytes->data, bytes->size);
 }
 
-std::optional<Gpu> ProbeGpu(const Tvm& tvm, const std::string& api) {
-  LoadGpuRuntime(tvm, api);
-  const int64_t type = api == "cuda" ? kDLCUDA : kDLOpenCL;
-  const DLDevice device{static_cast<DLDeviceType>(type), 0};
+std::vector<Gpu> ProbeCuda(const Tvm& tvm) {
+  const DLDevice device{kDLCUDA, 0};
   const Value exists = tvm.Run("runtime.GetDeviceAttr", device, kExists);
-  if (exists.any().type_index == kTVMFFINone || exists.any().v_int64 == 0) return std::nullopt;
+  if (exists.any().type_index == kTVMFFINone || exists.any().v_int64 == 0) return {};
   Gpu gpu;
   gpu.name = TextOf(tvm.Run("runtime.GetDeviceAttr", device, kDeviceName));
-  if (api == "cuda") {
-    const std::string version = TextOf(tvm.Run("runtime.GetDeviceAttr", device, kComputeVersion));
-    gpu.arch = "sm_";
-    for (const char c : version) {
-      if (c != '.') gpu.arch += c;
-    }
+  gpu.arch = "sm_";
+  for (const char c : TextOf(tvm.Run("runtime.GetDeviceAttr", device, kComputeVersion))) {
+    if (c != '.') gpu.arch += c;
   }
-  return gpu;
+  return {gpu};
+}
+
+std::vector<Gpu> ProbeOpenCl(const Tvm& tvm) {
+  std::vector<Gpu> gpus;
+  const Json found = Json::Parse(TextOf(tvm.Run("millifit.opencl.devices")));
+  for (const Json& each : found.Array()) {
+    Gpu gpu;
+    gpu.index = static_cast<int>(gpus.size());
+    gpu.name = each.At("name").String();
+    gpu.half = each.At("extensions").String().find("cl_khr_fp16") != std::string::npos;
+    gpus.push_back(gpu);
+  }
+  return gpus;
+}
+
+// Empty where the GPU runs the code, else the reason why not.
+std::string WhyNotGpu(const Needs& needs, const Gpu& gpu) {
+  if (needs.api == "cuda" && !Runs(needs.arch, gpu.arch)) {
+    return "it is for " + needs.arch + ", this GPU is " + gpu.arch;
+  }
+  if (needs.half && !gpu.half) {
+    return "the OpenCL device '" + gpu.name + "' has no arithmetic in half precision";
+  }
+  return "";
 }
 
 }  // namespace
 
 Device::Device(const Tvm& tvm) : tvm_(tvm), machine_(Machine()), flags_(ProbeFlags()) {}
 
-const std::optional<Gpu>& Device::FindGpu(const std::string& api) {
+const std::vector<Gpu>& Device::Gpus(const std::string& api) {
   const auto known = gpus_.find(api);
-  return known != gpus_.end() ? known->second : gpus_[api] = ProbeGpu(tvm_, api);
+  if (known != gpus_.end()) return known->second;
+  LoadGpuRuntime(tvm_, api);
+  return gpus_[api] = api == "cuda" ? ProbeCuda(tvm_) : ProbeOpenCl(tvm_);
+}
+
+const Gpu* Device::FindGpu(const Needs& needs) {
+  const Gpu* found = nullptr;
+  if (needs.api.empty()) return found;
+  for (const Gpu& each : Gpus(needs.api)) {
+    if (!WhyNotGpu(needs, each).empty()) continue;
+    if (found == nullptr || each.name == needs.gpu_name) found = &each;
+  }
+  return found;
 }
 
 std::string Device::WhyNot(const Needs& needs) {
@@ -128,15 +158,9 @@ std::string Device::WhyNot(const Needs& needs) {
   }
   if (!missing.empty()) return "this processor lacks " + missing;
   if (needs.api.empty()) return "";
-  const std::optional<Gpu>& gpu = FindGpu(needs.api);
-  if (!gpu) return "no " + needs.api + " device is reachable here";
-  if (needs.api == "cuda" && !Runs(needs.arch, gpu->arch)) {
-    return "it is for " + needs.arch + ", this GPU is " + gpu->arch;
-  }
-  if (needs.half && !gpu->half) {
-    return "the OpenCL device '" + gpu->name + "' has no arithmetic in half precision";
-  }
-  return "";
+  const std::vector<Gpu>& gpus = Gpus(needs.api);
+  if (gpus.empty()) return "no " + needs.api + " device is reachable here";
+  return FindGpu(needs) == nullptr ? WhyNotGpu(needs, gpus[0]) : "";
 }
 
 }  // namespace millifit

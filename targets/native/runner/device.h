@@ -14,9 +14,10 @@
 namespace millifit {
 
 struct Gpu {
+  int index = 0;  // its number in TVM
   std::string name;
   std::string arch;  // CUDA's, e.g. "sm_90"
-  bool half = true;
+  bool half = true;  // arithmetic in half precision
 };
 
 class Device {
@@ -26,17 +27,19 @@ class Device {
   // Empty where the device runs code of these needs, else the reason why not.
   std::string WhyNot(const Needs& needs);
 
-  // The GPU that an API reaches; its runtime is loaded by the first call. Throws Failure where
-  // that cannot be loaded.
-  const std::optional<Gpu>& FindGpu(const std::string& api);
+  // The GPU that code of these needs runs on, the named one first; null for code of a processor and
+  // where WhyNot has a reason.
+  const Gpu* FindGpu(const Needs& needs);
 
   const std::string& machine() const { return machine_; }
 
  private:
+  const std::vector<Gpu>& Gpus(const std::string& api);
+
   const Tvm& tvm_;
   std::string machine_;
   std::optional<std::set<std::string>> flags_;
-  std::map<std::string, std::optional<Gpu>> gpus_;
+  std::map<std::string, std::vector<Gpu>> gpus_;
 };
 
 }  // namespace millifit

@@ -117,6 +117,8 @@ Needs ParseNeeds(const Json& plain) {
   for (const Json& flag : plain.At("flags").Array()) needs.flags.push_back(flag.String());
   if (const Json* gpu = plain.Find("gpu")) {
     needs.api = gpu->At("api").String();
+    if (needs.api != "opencl" && needs.api != "cuda") throw ParseFailure("'gpu' is of an unknown API");
+    needs.gpu_name = gpu->At("name").String();
     needs.arch = gpu->At("arch").String();
     for (const Json& each : gpu->At("features").Array()) {
       needs.half = needs.half || each.String() == "fp16";

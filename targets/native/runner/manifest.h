@@ -22,6 +22,7 @@ struct Needs {
   std::string machine;
   std::vector<std::string> flags;
   std::string api;   // "opencl", "cuda", or empty for a processor
+  std::string gpu_name;
   std::string arch;  // CUDA's, e.g. "sm_90"
   bool half = false;  // arithmetic in half precision
 };

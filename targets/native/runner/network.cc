@@ -11,9 +11,9 @@ namespace {
 
 constexpr int64_t kPooled = 2;  // the runtime's allocator that keeps what it freed
 
-DLDevice DeviceOf(const std::string& api) {
-  if (api == "opencl") return {kDLOpenCL, 0};
-  if (api == "cuda") return {kDLCUDA, 0};
+DLDevice DeviceOf(const std::string& api, int index) {
+  if (api == "opencl") return {kDLOpenCL, index};
+  if (api == "cuda") return {kDLCUDA, index};
   return {kDLCPU, 0};
 }
 
@@ -39,9 +39,8 @@ void LoadGpuRuntime(const Tvm& tvm, const std::string& api) {
             "millifit-run ('millifit device build' makes it), or name it in MILLIFIT_OPENCL_LIBRARY");
 }
 
-Network::Network(const Tvm& tvm, const Bundle& bundle, int threads)
-    : tvm_(tvm), bundle_(bundle), device_(DeviceOf(bundle.manifest.needs.api)) {
-  LoadGpuRuntime(tvm, bundle.manifest.needs.api);
+Network::Network(const Tvm& tvm, const Bundle& bundle, int gpu, int threads)
+    : tvm_(tvm), bundle_(bundle), device_(DeviceOf(bundle.manifest.needs.api, gpu)) {
   if (threads > 1 && tvm.Has("runtime.config_threadpool")) {
     tvm.Run("runtime.config_threadpool", int64_t{1}, static_cast<int64_t>(threads));
   }
@@ -51,7 +50,7 @@ Network::Network(const Tvm& tvm, const Bundle& bundle, int threads)
   for (const DLDevice device : {device_, DLDevice{kDLCPU, 0}}) {
     if (!devices.empty() && device_.device_type == kDLCPU) break;
     devices.push_back(Argument(static_cast<int64_t>(device.device_type)));
-    devices.push_back(Argument(int64_t{0}));
+    devices.push_back(Argument(static_cast<int64_t>(device.device_id)));
     devices.push_back(Argument(kPooled));
   }
   tvm.Call(tvm.Member(machine_, "vm_initialization"), devices);

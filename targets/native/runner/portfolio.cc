@@ -27,7 +27,6 @@ Variant ParseVariant(const Json& plain) {
   if (!IsPlainName(variant.name)) throw ParseFailure("'" + variant.name + "' is no name of a variant");
   variant.manifest_hash = plain.At("manifest_sha256").String();
   variant.needs = ParseNeeds(plain.At("needs"));
-  variant.gpu_name = plain.At("gpu_name").String();
   if (const Json* latency = plain.Find("latency")) {
     variant.latency_s = latency->At("median_s").Number();
   }
@@ -45,10 +44,10 @@ std::string Family(const std::string& gpu_name) {
 }
 
 bool IsOfAnotherFamily(const Variant& variant, Device* device) {
-  const std::string family = Family(variant.gpu_name);
+  const std::string family = Family(variant.needs.gpu_name);
   if (variant.needs.api.empty() || family.empty()) return false;
   std::string there;
-  for (const char c : device->FindGpu(variant.needs.api)->name) {
+  for (const char c : device->FindGpu(variant.needs)->name) {
     there += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   }
   return there.find(family) == std::string::npos;

@@ -15,7 +15,6 @@ struct Variant {
   std::string name;
   std::string manifest_hash;
   Needs needs;
-  std::string gpu_name;
   std::optional<double> latency_s;
 };
 

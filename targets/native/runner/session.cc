@@ -93,9 +93,9 @@ void Time(Network* network, const Options& options, Report* report) {
   }
 }
 
-std::string DeviceName(Device* device, const Needs& needs) {
-  if (needs.api.empty()) return device->machine();
-  return device->machine() + ", " + device->FindGpu(needs.api)->name + " through " + needs.api;
+std::string DeviceName(const Device& device, const Needs& needs, const Gpu* gpu) {
+  if (gpu == nullptr) return device.machine();
+  return device.machine() + ", " + gpu->name + " through " + needs.api;
 }
 
 // The bundle to run: the one named, or the portfolio's variant for this device.
@@ -139,12 +139,13 @@ void RunSession(const Options& options, double started_s) {
   }
   report.network = manifest.name;
   report.target = manifest.target;
-  report.device = DeviceName(&device, manifest.needs);
+  const Gpu* gpu = device.FindGpu(manifest.needs);
+  report.device = DeviceName(device, manifest.needs, gpu);
   report.runtime = tvm.version();
   report.threads = options.threads.value_or(manifest.threads);
   UseThreads(report.threads);
 
-  Network network(tvm, bundle, report.threads);
+  Network network(tvm, bundle, gpu != nullptr ? gpu->index : 0, report.threads);
   const Named golden = ReadGolden(bundle);
   const NumpyArray* own = FindArray(golden, "input");
   if (own == nullptr) throw Failure("'" + bundle.golden.path() + "' holds no input");
