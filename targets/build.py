@@ -119,7 +119,7 @@ def build_kernel(kernel: Kernel, target: Target) -> BuiltKernel:
     from millifit.targets.schedules.rules import schedule
 
     device = runtime_device(target)
-    with _compile_errors(f"kernel '{kernel.op}' ({kernel.key})"):
+    with compile_errors(f"kernel '{kernel.op}' ({kernel.key})"):
         if kernel.op == "onnx":
             return _build_operator(kernel, target, device)
         code = schedule(kernel, target)
@@ -154,14 +154,14 @@ def _runnable(executable: Any, target: Target) -> Any:
     return executable.jit()
 
 
-class _compile_errors:  # noqa: N801 - used as a verb
+class compile_errors:  # noqa: N801 - used as a verb
     """Turns what TVM raises into a CompileError that names the subject."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
 
     def __enter__(self) -> None:
-        return None
+        """Nothing to do before."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # What cannot be written is no fault of the code: whoever names the place explains it.
@@ -190,7 +190,7 @@ def compile_program(program: Program, target: Target) -> Compiled:
 
     from millifit.targets.relax_program import relax_module
 
-    with _compile_errors(f"network '{program.name}'"):
+    with compile_errors(f"network '{program.name}'"):
         module, weights = relax_module(program, target, tvm_target(target))
         executable = relax.build(module, target=tvm_target(target))
     return Compiled(executable=executable, weights=tuple(weights))
@@ -202,7 +202,7 @@ def export_library(compiled: Compiled, path: Path, target: Target) -> str:
     Raises CompileError when no linker for the target is installed.
     """
     linker = linker_for(target)
-    with _compile_errors(f"library '{path.name}'"), tempfile.TemporaryDirectory() as work:
+    with compile_errors(f"library '{path.name}'"), tempfile.TemporaryDirectory() as work:
         # LLVM ends the process where it cannot write; this raises OSError before.
         with (Path(work) / "room").open("wb") as room:
             os.posix_fallocate(room.fileno(), 0, _LARGEST_LIBRARY_BYTES)

@@ -1,6 +1,7 @@
 """A kernel as a shared library for another device, with an empty twin that shows what a call costs.
 
-The board times with it what `runner.kernel_timing` times here.
+Through the same schedules as `build.build_kernel`; the board times it as it is timed here (see
+`remote.device_worker`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from millifit.errors import CompileError
-from millifit.targets.build import tvm_target
+from millifit.targets.build import compile_errors, tvm_target
 from millifit.targets.kernel import Kernel
+from millifit.targets.linking import linker_for
 from millifit.targets.network import TensorType
 from millifit.targets.target import Target
 
@@ -22,43 +23,65 @@ class KernelLibrary:
     """The bytes of a library with functions ``main`` and ``empty``.
 
     ``main`` takes activations, operands of `operand_types` and the output; ``empty`` as many
-    tensors, and does nothing.
+    tensors, and does nothing. With an `executable`, ``main`` is one of TVM's virtual machine, and
+    makes its output itself.
     """
 
     content: bytes
     operand_types: tuple[TensorType, ...]
+    executable: bool = False
 
 
 def kernel_library(kernel: Kernel, target: Target) -> KernelLibrary:
-    """Compile and link a kernel for its target. Raises CompileError."""
+    """Compile and link a kernel for its target, which need not be this machine.
+
+    Raises CompileError with TVM's reason, or for want of a linker.
+    """
+    with compile_errors(f"kernel '{kernel.op}' ({kernel.key})"):
+        if kernel.op == "onnx":
+            return _operator_library(kernel, target)
+        return _scheduled_library(kernel, target)
+
+
+def _scheduled_library(kernel: Kernel, target: Target) -> KernelLibrary:
     import tvm
-    from tvm import tirx
 
     from millifit.targets.schedules.rules import schedule
 
     code = schedule(kernel, target)
-    operands = len(kernel.inputs) + len(code.operands) + 1
+    main = code.function.with_attr("global_symbol", "main")
+    empty = _empty(len(kernel.inputs) + len(code.operands) + 1, target)
+    module = tvm.IRModule({"main": main, "empty": empty})
+    built = tvm.compile(module, target=tvm_target(target))
+    return KernelLibrary(content=_linked(built, target), operand_types=code.operands)
+
+
+def _operator_library(kernel: Kernel, target: Target) -> KernelLibrary:
+    """An operator that no schedule is written for, as TVM lowers it."""
+    from tvm import relax
+
+    from millifit.targets.schedules.onnx_operator import import_operator
+
+    code_for = tvm_target(target)
+    module = import_operator(kernel, code_for)
+    module["empty"] = _empty(len(kernel.inputs) + 1, target)
+    built = relax.build(module, target=code_for)
+    return KernelLibrary(content=_linked(built, target), operand_types=(), executable=True)
+
+
+def _empty(operands: int, target: Target) -> Any:
+    """A function of so many tensors that does nothing, on the processor."""
+    from tvm import tirx
+
     names = [tirx.Var(f"operand{i}", "handle") for i in range(operands)]
     empty = tirx.PrimFunc(names, tirx.Evaluate(0)).with_attr("global_symbol", "empty")
-    module = tvm.IRModule(
-        {"main": code.function.with_attr("global_symbol", "main"), "empty": empty}
-    )
-    built = tvm.compile(module, target=tvm_target(target))
+    host = tvm_target(target).host
+    return empty if host is None else empty.with_attr("target", host)
+
+
+def _linked(built: Any, target: Target) -> bytes:
+    linker = linker_for(target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.so"
-        built.export_library(str(path), fcompile=_linker(target))
-        return KernelLibrary(content=path.read_bytes(), operand_types=code.operands)
-
-
-def _linker(target: Target) -> Any:
-    import platform
-    import shutil
-
-    from tvm.support import cc
-
-    if target.machine == platform.machine():
-        return None
-    compiler = f"{target.machine}-linux-gnu-g++"
-    if shutil.which(compiler) is None:
-        raise CompileError(f"needs {compiler}")
-    return cc.cross_compiler(compiler)
+        built.export_library(str(path), fcompile=linker)
+        return path.read_bytes()
