@@ -182,6 +182,7 @@ TVM_FFI_STATIC_INIT_BLOCK() {
   refl::GlobalDef()
       .def("ffi.Module.load_from_bytes.opencl", LoadFromBytes)
       .def("millifit.opencl.make_runnable", MakeRunnable)
+      .def("millifit.opencl.module_bytes", [](const ffi::Module& module) { return module->SaveToBytes(); })
       .def("millifit.opencl.devices", DevicesAsJson)
       .def("millifit.opencl.events_begin", [](int device) { DeviceAt(device).BeginEvents(); })
       .def("millifit.opencl.events_seconds", EventSeconds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import tvm
-from tvm.script import ir as I  # noqa: N812 - TVM's own name
-from tvm.script import tirx as T
+from tvm.script import ir as I  # noqa: N812
+from tvm.script import tirx as T  # noqa: N812
 
 from millifit.targets.build import tvm_target
 from millifit.targets.target import Target
