@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from millifit.progress import SILENT, Progress
 from millifit.targets.kernel import Kernel
 from millifit.targets.loaded_bundle import first_outputs
 from millifit.targets.network import Array
+from millifit.targets.runner.answers import samples_of, seconds_of
 from millifit.targets.runner.child import Child, ChildLostError, RequestFailedError
 from millifit.targets.runner.environment import describe_environment
 from millifit.targets.runner.machine_lock import exclusive
@@ -144,7 +143,7 @@ class LocalRunner:
                 policy=dataclasses.asdict(policy),
                 seed=seed,
             )
-            return _samples(answer)
+            return samples_of(answer)
         except RequestFailedError as error:
             return Failed(reason=str(error)[:_REASON_CHARACTERS])
         except ChildLostError as error:
@@ -209,7 +208,7 @@ class _Entrant:
 
     def take_turn(self, policy: NetworkTimingPolicy) -> Seconds:
         """Seconds of the inferences of one turn."""
-        return _seconds(self._ask("take_turn", policy=dataclasses.asdict(policy)))
+        return seconds_of(self._ask("take_turn", policy=dataclasses.asdict(policy)))
 
     def result(self, rounds: Sequence[Seconds]) -> ContenderResult:
         """The rounds, summed up with the memory that it took."""
@@ -228,23 +227,3 @@ class _Entrant:
                 f"'{self._name}' ({self._contender.kind} at '{self._contender.path}') "
                 f"could not be timed: {error}"
             ) from error
-
-
-def _samples(answer: object) -> Samples:
-    """Check that a child answered with seconds and the energy of a run, or without energy."""
-    if not isinstance(answer, dict):
-        raise RequestFailedError(f"a child answered {json.dumps(answer)[:80]} in place of samples")
-    energy_j = answer.get("energy_j")
-    known = isinstance(energy_j, float) and math.isfinite(energy_j) and energy_j >= 0
-    return Samples(run_s=tuple(_seconds(answer.get("run_s"))), energy_j=energy_j if known else None)
-
-
-def _seconds(answer: object) -> Seconds:
-    """Check that a child answered with seconds."""
-    if isinstance(answer, list) and answer and all(_is_seconds(each) for each in answer):
-        return [float(each) for each in answer]
-    raise RequestFailedError(f"a child answered {json.dumps(answer)[:80]} in place of seconds")
-
-
-def _is_seconds(value: object) -> bool:
-    return isinstance(value, float) and math.isfinite(value) and value > 0
