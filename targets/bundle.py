@@ -24,8 +24,16 @@ from typing import Any
 import numpy as np
 
 from millifit.errors import RunFolderError
+from millifit.targets.bundle_folder import replace_folder
 from millifit.targets.loaded_bundle import LoadedBundle, runs_here
-from millifit.targets.manifest import ALIGNMENT, Golden, Manifest, manifest_text, with_hashes
+from millifit.targets.manifest import (
+    ALIGNMENT,
+    Golden,
+    Manifest,
+    manifest_text,
+    read_manifest,
+    with_hashes,
+)
 from millifit.targets.network import Array, TensorType
 from millifit.targets.program import Program
 from millifit.targets.relax_program import plan_memory
@@ -86,12 +94,8 @@ def write_bundle(
         manifest = replace(manifest, golden=_golden(program, here=here, given=bool(arrays)))
         manifest = _seal(staging, manifest)
         if measure and here:
-            found = measure_first_run(staging)
-            manifest = replace(
-                manifest, peak_memory_bytes=found.peak_memory_bytes, start_up_s=found.start_up_s
-            )
-            manifest = _seal(staging, manifest)
-        _replace_folder(staging, path)
+            manifest = measure_bundle(staging)
+        replace_folder(staging, path)
     except OSError as error:
         raise RunFolderError(
             f"cannot write the bundle '{path}': {error.strerror}. Free space or choose another "
@@ -100,6 +104,17 @@ def write_bundle(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def measure_bundle(path: Path) -> Manifest:
+    """Add what a bundle's first run takes to its manifest. It must run on this machine."""
+    found = measure_first_run(path)
+    manifest = replace(
+        read_manifest(path),
+        peak_memory_bytes=found.peak_memory_bytes,
+        start_up_s=found.start_up_s,
+    )
+    return _seal(path, manifest)
 
 
 def _golden(program: Program, *, here: bool, given: bool) -> Golden:
@@ -132,15 +147,3 @@ def _write_weights(path: Path, weights: tuple[Array, ...]) -> None:
         for array in weights:
             file.write(array.tobytes())
             file.write(b"\0" * (-array.nbytes % ALIGNMENT))
-
-
-def _replace_folder(staging: Path, path: Path) -> None:
-    """Put a finished folder in place; a reader sees the old one or the new one."""
-    staging.chmod(0o755)
-    if not path.exists():
-        staging.replace(path)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-    path.replace(old / "was")
-    staging.replace(path)
-    shutil.rmtree(old, ignore_errors=True)

@@ -17,6 +17,13 @@ from millifit.targets.device import runtime_device
 from millifit.targets.device_facts import probe, why_not
 from millifit.targets.manifest import ALIGNMENT, Manifest, check_files, read_manifest
 from millifit.targets.network import Array
+from millifit.targets.portfolio import (
+    Choice,
+    choose,
+    is_portfolio,
+    read_portfolio,
+    variant_folder,
+)
 from millifit.targets.target import Target
 
 
@@ -142,11 +149,20 @@ def _read_weights(path: Path, manifest: Manifest, device: Any) -> list[Any]:
     return made
 
 
+def choose_here(path: Path) -> Choice:
+    """The variant of the portfolio at `path` for this machine; see `portfolio.choose`."""
+    portfolio = read_portfolio(path)
+    asked = any(variant.target.gpu is not None for variant in portfolio.variants)
+    return choose(portfolio, probe(gpus=reachable_gpus() if asked else ()))
+
+
 def load_bundle(path: Path) -> LoadedBundle:
-    """Check a bundle and load it.
+    """Check a bundle, or a portfolio's variant for this machine, and load it.
 
     Raises BundleError for missing or changed files, and for a bundle made for another processor.
     """
+    if is_portfolio(path):
+        path = variant_folder(path, choose_here(path).variant)
     manifest = read_manifest(path)
     check_files(path, manifest)
     reason = runs_here(manifest.target)

@@ -68,7 +68,8 @@ def manifest_text(manifest: Manifest) -> str:
 
     ``needs`` follows from the target; it is there so that a runner has no rules of its own.
     """
-    said = {"schema": SCHEMA, "format": "bundle", **asdict(manifest), "needs": needs(manifest.target)}
+    said = {"schema": SCHEMA, "format": "bundle", **asdict(manifest)}
+    said["needs"] = needs(manifest.target)
     return sealed(json.loads(json.dumps(said)))
 
 
