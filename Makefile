@@ -8,7 +8,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$p && break; done)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help fit setup setup-dev check test bench clean
+.PHONY: help fit setup setup-dev native check test bench clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -18,7 +18,13 @@ fit: $(VENV)/.installed  ## set everything up, then fit a small network in a few
 	$(BIN)/millifit fit --demo --run runs/demo
 
 setup: $(VENV)/.installed  ## create .venv with everything that millifit needs
+	@if command -v cmake >/dev/null && [ -f /usr/include/CL/cl.h ]; then $(BIN)/millifit device build; \
+	else echo "OpenCL devices: 'make native' builds what they need"; fi
 setup-dev: $(VENV)/.installed-dev  ## ... and what checks and tests need
+
+native: $(VENV)/.installed  ## the runtime for OpenCL devices and the runner of bundles, in C++
+	@./.ci/system-packages "$(PYTHON)" native
+	$(BIN)/millifit device build
 
 check: $(VENV)/.installed-dev  ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -26,7 +32,7 @@ check: $(VENV)/.installed-dev  ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
-test: $(VENV)/.installed-dev  ## all tests
+test: $(VENV)/.installed-dev native  ## all tests
 	$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.installed  ## the figures of the README, into benchmarks/results/

@@ -20,6 +20,11 @@ NEEDED = (
     "report/page.css",
     "report/page.js",
     "cli/__init__.py",
+    *(
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "targets" / "native").rglob("*")
+        if path.suffix in (".cc", ".h", ".txt")
+    ),
 )
 
 

@@ -10,10 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from packaging.requirements import Requirement
 
@@ -30,11 +30,25 @@ BUSY_LOAD_PER_CORE = 0.5
 GENERATE = """
 import json, sys
 import tvm
-from tvm import te
-a = te.placeholder((16,), name="a")
-b = te.compute((16,), lambda i: a[i] + 1.0, name="b")
-tvm.compile(te.create_prim_func([a, b]), target=tvm.target.Target(json.loads(sys.argv[1])))
+from millifit.targets.build import compile_errors, tvm_target
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import TensorType
+from millifit.targets.schedules.rules import schedule
+from millifit.targets.target import Target
+target = Target.from_dict(json.loads(sys.argv[1]))
+kind = TensorType(shape=(1, 8, 8, 16), dtype="float32")
+code = schedule(Kernel(op="relu", inputs=(kind,), output=kind, precision="fp32"), target)
+module = tvm.IRModule({"main": code.function.with_attr("global_symbol", "main")})
+with compile_errors("a kernel"):
+    tvm.compile(module, target=tvm_target(target))
 """
+# Drivers may crash, too.
+LIST_OPENCL = """
+from millifit.targets.native import list_opencl
+for device in list_opencl():
+    print(f"{device.name} ({device.platform} {device.driver}), {', '.join(device.features)}")
+"""
+DRIVERS = (Path("/etc/OpenCL/vendors"), Path("/vendor/lib64"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +71,8 @@ def _checks() -> Iterator[Check]:
     yield from packages()
     yield compiler()
     yield from processor()
+    yield opencl()
+    yield cuda()
     yield governor()
     yield load()
     yield disk(Path.cwd())
@@ -129,13 +145,7 @@ def processor() -> Iterator[Check]:
 
 def code_generation(target: Target) -> Check:
     """Whether TVM generates code for a target, tried with one small kernel."""
-    description: dict[str, Any] = {
-        "kind": "llvm",
-        "mtriple": target.triple,
-        "mcpu": target.mcpu,
-        "mattr": list(target.features),
-    }
-    command = [sys.executable, "-c", GENERATE, json.dumps(description)]
+    command = [sys.executable, "-c", GENERATE, json.dumps(asdict(target))]
     name = f"code for {target.name}"
     try:
         done = subprocess.run(
@@ -146,7 +156,10 @@ def code_generation(target: Target) -> Check:
         remedy = "the machine is too busy, or apache-tvm is broken: install it again"
         return Check(check=name, state="missing", detail=detail, remedy=remedy)
     if done.returncode == 0:
-        return Check(check=name, state="ok", detail=f"LLVM generates code for {target.mcpu}")
+        detail = f"LLVM generates code for {target.mcpu}"
+        if target.gpu is not None:
+            detail += f", TVM {target.gpu.api} code for {target.gpu.name}"
+        return Check(check=name, state="ok", detail=detail)
     said = done.stderr.strip().splitlines()
     return Check(
         check=name,
@@ -154,6 +167,49 @@ def code_generation(target: Target) -> Check:
         detail=said[-1] if said else f"the compiler ended with {done.returncode}",
         remedy="install the pinned apache-tvm and apache-tvm-ffi of constraints.txt again",
     )
+
+
+def opencl(drivers: Sequence[Path] = DRIVERS) -> Check:
+    """The OpenCL devices that code can run on. Without a driver there is nothing to be missed."""
+    from millifit.targets.native import opencl_is_built
+
+    if not opencl_is_built():
+        here = any(list(folder.glob("*.icd")) + list(folder.glob("*OpenCL*")) for folder in drivers)
+        detail = "the runtime for OpenCL devices is not built"
+        remedy = "run: millifit device build"
+        return Check(
+            check="OpenCL", state="warning" if here else "ok",
+            detail=detail if here else f"no driver; {detail}", remedy=remedy if here else "",
+        )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", LIST_OPENCL],
+        capture_output=True, text=True, timeout=CODE_GENERATION_LIMIT_S, check=False,
+    )  # fmt: skip
+    if done.returncode == 0:
+        return Check(
+            check="OpenCL", state="ok", detail="; ".join(done.stdout.splitlines()) or "no device"
+        )
+    said = done.stderr.strip().splitlines()
+    return Check(
+        check="OpenCL",
+        state="warning",
+        detail=said[-1] if said else f"listing devices ended with {done.returncode}",
+        remedy="run clinfo: if it fails, too, install the driver again",
+    )
+
+
+def cuda() -> Check:
+    """The CUDA devices that code can run on, and the compiler for them."""
+    from millifit.targets.detect_gpu import cuda_devices
+
+    devices = cuda_devices()
+    compiler = shutil.which("nvcc")
+    listed = "; ".join(f"{gpu.name} ({gpu.arch})" for gpu in devices) or "no device"
+    if compiler or not devices:
+        detail = f"{listed}; compiler {compiler or 'not installed'}"
+        return Check(check="CUDA", state="ok", detail=detail)
+    remedy = "install the CUDA toolkit 12 or later, and put nvcc on the PATH"
+    return Check(check="CUDA", state="warning", detail=f"{listed}; no nvcc", remedy=remedy)
 
 
 def governor(root: Path = Path("/sys/devices/system/cpu/cpu0/cpufreq")) -> Check:

@@ -12,6 +12,7 @@ from millifit.targets.native.opencl_runtime import (
     load_opencl,
     opencl_devices,
     opencl_index,
+    opencl_is_built,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "load_opencl",
     "opencl_devices",
     "opencl_index",
+    "opencl_is_built",
 ]

@@ -179,6 +179,6 @@ def _run(command: Sequence[str]) -> None:
     )
     if done.returncode == 0:
         return
-    lines = (done.stdout + done.stderr).splitlines()
+    lines = (done.stderr + done.stdout).splitlines()
     at = next((i for i, line in enumerate(lines) if "rror" in line), max(0, len(lines) - 12))
     raise CompileError("the native parts cannot be built:\n" + "\n".join(lines[at : at + 12]))

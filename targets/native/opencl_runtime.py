@@ -47,6 +47,11 @@ class OpenClDevice:
         return GpuFacts(api="opencl", name=self.name, features=self.features)
 
 
+def opencl_is_built() -> bool:
+    """Whether `load_opencl` has something to load."""
+    return _library() is not None
+
+
 def load_opencl() -> None:
     """Load the runtime, so that TVM knows devices and modules of kind ``opencl``.
 
