@@ -18,6 +18,7 @@ import numpy as np
 
 from millifit.errors import CompileError, MillifitError
 from millifit.targets.device import runtime_device
+from millifit.targets.cuda_compiler import compile_on_load, pack_cubins
 from millifit.targets.kernel import Kernel
 from millifit.targets.linking import linker_for
 from millifit.targets.network import Array, TensorType
@@ -151,6 +152,8 @@ def _runnable(executable: Any, target: Target) -> Any:
 
     if target.gpu is not None and target.gpu.api == "opencl":
         tvm.get_global_func("millifit.opencl.make_runnable")(executable.mod)
+    elif target.gpu is not None:
+        compile_on_load(target.gpu.arch)
     return executable.jit()
 
 
@@ -208,6 +211,9 @@ def export_library(compiled: Compiled, path: Path, target: Target) -> str:
             os.posix_fallocate(room.fileno(), 0, _LARGEST_LIBRARY_BYTES)
         (Path(work) / "room").unlink()
         linked = Path(work) / "library.so"
-        compiled.executable.export_library(str(linked), fcompile=linker)
+        packing = {}
+        if target.gpu is not None and target.gpu.api == "cuda":
+            packing["fpack_imports"] = pack_cubins(target.gpu.arch)
+        compiled.executable.export_library(str(linked), fcompile=linker, **packing)
         shutil.copyfile(linked, path)
     return linker.name

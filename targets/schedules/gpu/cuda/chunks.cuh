@@ -9,6 +9,8 @@ namespace millifit {
 
 constexpr int CHUNK_BYTES = 16;
 
+__device__ __forceinline__ void device_code() {}  // a launch that calls it brings these files
+
 template <typename Element>
 struct Numbers {
   using Weight = Element;

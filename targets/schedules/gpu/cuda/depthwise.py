@@ -62,6 +62,7 @@ def depthwise(kernel: Kernel, gpu: Gpu) -> KernelCode:
         allocation, sums = launch.registers("sums", columns * lanes, SUMS[element])
         written: list[tir.Statement] = [
             allocation,
+            device_code.code(),
             device_code.run(
                 name, address(sums), address(views["input"], image * (height * width * channels)),
                 address(views["weight"]), y, x, channel, zero_point,

@@ -26,18 +26,23 @@ CHUNK_BYTES = 16
 
 @functools.cache
 def source() -> str:
-    """The text of all files; each is taken once however often it stands in a program."""
+    """The text of all files."""
     folder = Path(__file__).parent
     return "\n".join((folder / f"{name}.cuh").read_text() for name in _FILES)
 
 
-def call(name: str, *arguments: tir.Expr, returns: str = "void") -> tir.Expr:
-    """Call one of the functions, with its template arguments in `name`."""
+def code() -> tir.Statement:
+    """Where a launch brings the text of all functions that it calls; an empty function itself."""
     from tvm.backend.cuda.op import cuda_func_call
 
-    return cuda_func_call(
-        f"millifit::{name}", *arguments, source_code=source(), return_type=returns
-    )
+    return stmt.Evaluate(cuda_func_call("millifit::device_code", source_code=source()))
+
+
+def call(name: str, *arguments: tir.Expr, returns: str = "void") -> tir.Expr:
+    """Call one of the functions, with its template arguments in `name`; behind `code`."""
+    from tvm.backend.cuda.op import cuda_func_call
+
+    return cuda_func_call(f"millifit::{name}", *arguments, source_code="", return_type=returns)
 
 
 def run(name: str, *arguments: tir.Expr) -> tir.Statement:

@@ -107,6 +107,7 @@ def _blocks(made: Plan, tensors: Memory, finish_sums: Finish) -> list[tir.Statem
         first_row, first_column = at[0] * tile.rows, at[1] * tile.columns
         return [
             stmt.AllocBuffer(results, {}),
+            device_code.code(),
             _multiply(made, tensors, results, first_row, first_column, group, split),
             *_each_result(made, thread[0], lambda row, column, place: finish_sums(
                 first_row + row, first_column + column, group, split, place, results
@@ -236,7 +237,7 @@ def _join(made: Plan, tensors: Memory, partial: tir.Buffer) -> list[tir.Statemen
 
     def item(i: tir.Expr) -> list[tir.Statement]:
         group, row, piece = launch.unravel(i, extents)
-        written: list[tir.Statement] = []
+        written: list[tir.Statement] = [device_code.code()]
         parts: list[tir.Buffer] = []
         for split in range(made.splits):
             place = _partial_place(made, row, piece * lanes, split * shape.groups + group)

@@ -63,7 +63,7 @@ def row_product(kernel: Kernel, gpu: Gpu) -> KernelCode:
         )
         alone = launch.when(tirx.EQ(lane, 0), written)
         whole: list[tir.Statement] = [allocation, tir.store(held, 0, total), *alone]
-        return launch.when(channel < shape.outputs, whole)
+        return [device_code.code(), *launch.when(channel < shape.outputs, whole)]
 
     blocks = math.ceil(shape.outputs / _WARPS)
     return KernelCode(
