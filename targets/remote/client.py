@@ -108,6 +108,8 @@ class Client:
         except Exception as error:  # whatever TVM's client raises when its connection ends
             return self._how_it_ended(error)
         said, made = unpack(answered)
+        if "missing" in said:
+            return {"outcome": "missing", "why": said["missing"]}
         if "error" in said:
             return {"outcome": "crashed" if said["crashed"] else "failed", "why": said["error"]}
         if request["save_to"]:

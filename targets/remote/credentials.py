@@ -50,9 +50,9 @@ def find_credentials(token_file: Path | None = None, ca_file: Path | None = None
     path = token_file or default_token_path()
     if not path.is_file():
         raise UsageError(
-            f"a device wants a token, and '{path}' is not there. Copy the file whose path "
-            "`millifit device serve` printed on the device, and name it with --token-file, or put "
-            "the token into $MILLIFIT_DEVICE_TOKEN."
+            f"a device wants a token, and '{path}' is not there. Copy the file whose path its "
+            "server printed when it began, and name it with --device-token-file, or put the token "
+            "into $MILLIFIT_DEVICE_TOKEN."
         )
     return Credentials(token=read_token(path), ca_file=authority)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 
 from millifit.errors import MeasurementError
 from millifit.targets.build import BuiltKernel
+from millifit.targets.device import runtime_device
 from millifit.targets.kernel import Kernel
 from millifit.targets.loaded_bundle import LoadedBundle, load_bundle
 from millifit.targets.network import TensorType
+from millifit.targets.runner.clock import clock_for
 from millifit.targets.runner.energy import Rapl, rapl_domains
 from millifit.targets.runner.kernel_timing import repeat
 from millifit.targets.runner.worker import Worker
@@ -58,27 +60,34 @@ class DeviceWorker:
         if subject != self._subject:
             self._subject, self._runs, self._made = subject, {}, {}
         if kernel.key not in self._runs:
-            self._runs[kernel.key] = self._ready(kernel, request, policy)
+            self._runs[kernel.key] = self._ready(kernel, target, policy, request)
         gc.disable()
         begun = time.perf_counter()
-        samples = sample(self._runs[kernel.key], policy, drawn_j=self._rapl.drawn_j)
+        samples = sample(self._runs[kernel.key], policy, drawn_j=self._meter(target))
         timed_s = time.perf_counter() - begun
         gc.enable()
         return {"run_s": list(samples.run_s), "energy_j": samples.energy_j, "timed_s": timed_s}
 
-    def _ready(self, kernel: Kernel, request: Request, policy: TimingPolicy) -> Any:
-        import tvm
+    def _meter(self, target: Target) -> Callable[[], float | None]:
+        """The joules drawn so far; nobody knows those of a GPU."""
+        return self._rapl.drawn_j if target.gpu is None else lambda: None
 
-        library = tvm.runtime.load_module(_as_library(request["library"]))
-        operand_types = tuple(
-            TensorType(shape=tuple(shape), dtype=dtype) for shape, dtype in request["operands"]
+    def _ready(self, kernel: Kernel, target: Target, policy: TimingPolicy, request: Request) -> Any:
+        device = runtime_device(target)
+        library = _load(request["library"])
+        built = BuiltKernel(
+            kernel=kernel,
+            function=_operator(library, device) if request["executable"] else library["main"],
+            operand_types=tuple(
+                TensorType(shape=tuple(shape), dtype=dtype) for shape, dtype in request["operands"]
+            ),
+            device=device,
         )
-        built = BuiltKernel(kernel=kernel, function=library["main"], operand_types=operand_types)
         rng = np.random.default_rng(request["seed"])
         operands = built.operands(rng, policy.working_set_bytes, self._made)
-        return repeat(
-            built.function, operands, overhead_s=self._overhead_s(library, len(operands[0]))
-        )
+        clock = clock_for(target)
+        overhead_s = self._overhead_s(library, len(operands[0])) if clock.counts_calls else 0.0
+        return repeat(built.function, operands, overhead_s=overhead_s, clock=clock)
 
     def _overhead_s(self, library: Any, operands: int) -> float:
         import tvm
@@ -105,9 +114,21 @@ class DeviceWorker:
         return {"file": file.name}
 
 
-def _as_library(path: str) -> str:
-    """The same file under a name by which the runtime knows what it is."""
+def _operator(library: Any, device: Any) -> Any:
+    """An operator that TVM lowered; it makes its output itself."""
+    import tvm.runtime.vm
+
+    run = tvm.runtime.vm.VirtualMachine(library, device)["main"]
+    return lambda *given: run(*given[:-1])
+
+
+def _load(path: str) -> Any:
+    """Load a library, by a name that tells the runtime what it is."""
+    import tvm
+
     named = Path(f"{path}.so")
-    if not named.exists():
-        named.hardlink_to(path)  # the runtime looks through symbolic ones
-    return str(named)
+    named.hardlink_to(path)  # the runtime looks through symbolic ones
+    try:
+        return tvm.runtime.load_module(str(named))
+    finally:
+        named.unlink()

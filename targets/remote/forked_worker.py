@@ -53,16 +53,13 @@ class ForkedWorker:
         self._asked += 1
         try:
             _write(self._requests, json.dumps({**request, "id": self._asked}).encode() + b"\n")
-            line = self._line(time.monotonic() + timeout_s)
-            answer = json.loads(line)
-            if answer["id"] != self._asked:
-                raise ValueError
+            answer = _parsed(self._line(time.monotonic() + timeout_s), self._asked)
         except TimeoutError:
             self.close()
             raise ChildLostError(f"no answer within {timeout_s:g} s") from None
         except (BrokenPipeError, ChildLostError):
             raise ChildLostError(self._how_it_ended()) from None
-        except (ValueError, TypeError, KeyError):
+        except ValueError:
             self.close()
             raise ChildLostError("the process that times gave no answer that can be read") from None
         if "error" in answer:
@@ -110,6 +107,15 @@ class ForkedWorker:
         if code < 0:
             return f"killed by signal {-code} ({signal.Signals(-code).name})"
         return f"ended with exit code {code}"
+
+
+def _parsed(line: bytes, number: int) -> dict[str, Any]:
+    """The answer to a request; ValueError where it is none."""
+    answer = json.loads(line)
+    known = isinstance(answer, dict) and answer.get("id") == number
+    if not known or not {"value", "error"} & answer.keys():
+        raise ValueError(line)
+    return dict(answer)
 
 
 def _serve(make: Callable[[], Answer], requests: int, answers: int) -> None:

@@ -128,11 +128,11 @@ class Link:
                     return LinkLostError("the connection was closed")
                 self._unread += part
                 self.heard_s = time.monotonic()
-            return None
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as error:
             return LinkLostError(f"the connection was lost: {error}")
+        return None
 
     def _parsed(self) -> list[Frame]:
         frames = list(self._frames)

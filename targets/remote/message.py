@@ -26,5 +26,7 @@ def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
     (length,) = _LENGTH.unpack_from(message)
     plain = json.loads(message[_LENGTH.size : _LENGTH.size + length])
     if not isinstance(plain, dict):
-        raise ValueError("a message holds no JSON object")
+        raise ValueError(  # noqa: TRY004 - what came is wrong, not how we were called
+            "a message holds no JSON object"
+        )
     return plain, message[_LENGTH.size + length :]

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ _CLIENT = (sys.executable, "-P", "-m", "millifit.targets.remote.client")
 _CONNECT_S = 10.0
 _GRACE_S = 20.0  # beyond the device's own deadline, for what travels
 _SLOWEST_BYTES_PER_S = 250e3
+_MOST_MISSING = 16
 
 COMPUTES = "kernels"
 """The worker on the device that times kernels."""
@@ -43,6 +44,10 @@ class DeviceBusyError(TargetError):
 
 class SessionDiedError(DeviceLostError):
     """The session's process ended on the device, which is still there."""
+
+
+class _MissingFileError(TargetError):
+    """The device does not have a file any more."""
 
 
 class RemoteDevice:
@@ -117,6 +122,9 @@ class RemoteDevice:
                 raise RequestFailedError(str(answer["why"]))
             case "crashed":
                 raise ChildLostError(str(answer["why"]))
+            case "missing":
+                self._uploaded.discard(str(answer["why"]))
+                raise _MissingFileError(f"{self.address} has no file {answer['why']}")
             case "ended":
                 raise SessionDiedError(f"{self.address} ended the session: {answer['why']}")
         raise DeviceLostError(f"the connection to {self.address} was lost: {answer['why']}")
@@ -137,22 +145,43 @@ class RemoteDevice:
         One of them travels with the request where the device does not have it yet.
         """
         files = files or {}
-        digests = {name: _digest(path) for name, path in files.items()}
-        new = [path for name, path in files.items() if digests[name] not in self._uploaded]
-        for path in new[1:]:
-            self.put(path)
         environment = {"TVM_NUM_THREADS": str(threads), "TVM_BIND_THREADS": "0"}
         request: dict[str, Any] = {
             "do": "run", "worker": worker, "environment": environment, "timeout_s": timeout_s,
-            "files": digests, "ask": dict(asked),
+            "files": {name: _digest(path) for name, path in files.items()}, "ask": dict(asked),
         }  # fmt: skip
         if bundle is not None:
             request["bundle"] = bundle
+        return self._completed(
+            lambda: self._run(request, files, timeout_s=timeout_s, save_to=save_to)
+        )
+
+    def _run(
+        self,
+        request: Mapping[str, Any],
+        files: Mapping[str, Path],
+        *,
+        timeout_s: float,
+        save_to: Path | None,
+    ) -> Any:
+        digests = request["files"]
+        new = [path for name, path in files.items() if digests[name] not in self._uploaded]
+        for path in new[1:]:
+            self.put(path)
         value = self.ask(
             request, timeout_s=timeout_s, content=new[0] if new else None, save_to=save_to
         )
         self._uploaded |= set(digests.values())
         return value
+
+    def _completed(self, request: Callable[[], Any]) -> Any:
+        """Ask again as often as the device finds that a file had to make room."""
+        for _ in range(_MOST_MISSING):
+            try:
+                return request()
+            except _MissingFileError:
+                continue
+        return request()
 
     def put(self, path: Path) -> str:
         """Upload a file, unless the session has it; its digest."""
@@ -164,8 +193,12 @@ class RemoteDevice:
 
     def assemble(self, files: Mapping[str, Path]) -> str:
         """Upload what is missing of a bundle; its name on the device."""
-        digests = {name: self.put(path) for name, path in files.items()}
-        return str(self.ask({"do": "assemble", "files": digests}, timeout_s=60.0))
+
+        def request() -> str:
+            digests = {name: self.put(path) for name, path in files.items()}
+            return str(self.ask({"do": "assemble", "files": digests}, timeout_s=60.0))
+
+        return str(self._completed(request))
 
     def forget(self, workers: Sequence[str]) -> None:
         """End workers on the device."""
@@ -175,6 +208,10 @@ class RemoteDevice:
         """Facts of the device as it is now."""
         found = self.ask({"do": "environment"}, timeout_s=60.0)
         return {str(name): str(fact) for name, fact in found.items()}
+
+    def kill(self) -> None:
+        """End the session at once, from any thread."""
+        self._child.kill()
 
     def close(self) -> None:
         """End the session; may be called again."""
@@ -209,12 +246,12 @@ def refusal(outcome: str, why: str, address: DeviceAddress) -> TargetError:
         case "wrong token":
             return TargetError(
                 f"{address}: {why}. Copy the device's token file again, whose path its server "
-                "printed when it began, and name it with --token-file."
+                "printed when it began, and name it with --device-token-file."
             )
         case "certificate":
             return TargetError(
                 f"{address}: its certificate does not fit: {why}. Name the certificate of the "
-                "authority that signed it with --ca, and the device as the certificate does."
+                "authority that signed it with --device-ca, and the device as the certificate does."
             )
         case "busy":
             return DeviceBusyError(f"{address} is busy: {why}")
@@ -222,7 +259,7 @@ def refusal(outcome: str, why: str, address: DeviceAddress) -> TargetError:
             return TargetError(f"{address} refuses: {why}")
     return DeviceDownError(
         f"no device answers at {address}: {why}. Check that `millifit device serve` runs there, "
-        "on an address that reaches this machine (--host), and whether it uses TLS (--ca)."
+        "on an address that reaches this machine (--host), and whether it uses TLS (--device-ca)."
     )
 
 

@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 Request = Mapping[str, Any]
 
 
+class MissingFileError(MeasurementError):
+    """A file that is spoken of was not uploaded, or had to make room."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+        super().__init__(f"file {digest} is not on the device")
+
+
 class Session:
     """Answers requests; holds the files that were uploaded and the workers that use them."""
 
@@ -40,11 +48,9 @@ class Session:
         self._files = folder / "files"
         self._bundles = folder / "bundles"
         self._most_bytes = most_bytes
-        self._held_bytes = 0
         self._lifeline = lifeline
         self._workers: dict[str, ForkedWorker] = {}
-        for place in (self._files, self._bundles):
-            place.mkdir()
+        self._files.mkdir()
 
     def answer(self, message: bytes) -> bytes:
         """What a message asks for, as a message."""
@@ -52,6 +58,8 @@ class Session:
             request, content = unpack(message)
             value, made = self._dispatch(request, content)
             return pack({"value": value}, made)
+        except MissingFileError as error:
+            return pack({"error": str(error), "missing": error.digest, "crashed": False})
         except ChildLostError as error:
             return pack({"error": str(error), "crashed": True})
         except (MillifitError, OSError, KeyError, TypeError, ValueError) as error:
@@ -61,8 +69,6 @@ class Session:
         match request["do"]:
             case "environment":
                 return describe_environment(), b""
-            case "missing":
-                return [d for d in request["digests"] if not self._file(d).exists()], b""
             case "put":
                 return self._put(content), b""
             case "assemble":
@@ -70,6 +76,7 @@ class Session:
             case "forget":
                 for name in request["workers"]:
                     self._end_worker(name)
+                shutil.rmtree(self._bundles, ignore_errors=True)
                 return None, b""
             case "run":
                 return self._run(request, content)
@@ -78,10 +85,10 @@ class Session:
     def _run(self, request: Request, content: bytes) -> tuple[object, bytes]:
         """Let a worker answer; a file comes with the request, or goes with the answer."""
         asked = dict(request["ask"])
+        files = dict(request["files"])
         if content:
-            self._put(content)
-        for key, digest in request.get("files", {}).items():
-            asked[key] = str(self._existing(digest))
+            self._put(content, keep=files.values())
+        asked |= {key: str(self._existing(digest)) for key, digest in files.items()}
         if "bundle" in request:
             asked["path"] = str(self._bundle(request["bundle"]))
         worker = self._worker(str(request["worker"]), dict(request["environment"]))
@@ -119,18 +126,27 @@ class Session:
         for name in list(self._workers):
             self._end_worker(name)
 
-    def _put(self, content: bytes) -> str:
+    def _put(self, content: bytes, keep: Iterable[str] = ()) -> str:
+        """Store a file; others that no bundle has, and that are not to be kept, make room."""
         digest = hashlib.sha256(content).hexdigest()
         path = self._files / digest
         if not path.exists():
-            if self._held_bytes + len(content) > self._most_bytes:
-                raise MeasurementError(
-                    f"the session's files would have {self._held_bytes + len(content)} bytes; the "
-                    f"device allows {self._most_bytes} (--max-upload)"
-                )
+            self._make_room(len(content), frozenset(keep))
             path.write_bytes(content)
-            self._held_bytes += len(content)
         return digest
+
+    def _make_room(self, size: int, keep: frozenset[str]) -> None:
+        held = [(path, path.stat()) for path in self._files.iterdir()]
+        over = sum(found.st_size for _, found in held) + size - self._most_bytes
+        for path, found in sorted(held, key=lambda each: each[1].st_mtime_ns):
+            if over > 0 and found.st_nlink == 1 and path.name not in keep:
+                path.unlink()
+                over -= found.st_size
+        if over > 0:
+            raise MeasurementError(
+                f"the session's files would have {over} bytes more than the {self._most_bytes} "
+                "that the device allows (--max-upload)"
+            )
 
     def _file(self, digest: object) -> Path:
         """Where a file lies; its name is its content's digest, never one that the peer chose."""
@@ -141,7 +157,7 @@ class Session:
     def _existing(self, digest: object) -> Path:
         path = self._file(digest)
         if not path.exists():
-            raise MeasurementError(f"file {digest} was not uploaded")
+            raise MissingFileError(path.name)
         return path
 
     def _assemble(self, files: Mapping[str, str]) -> str:
