@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import millifit
-from millifit.cli import deploy, device, device_server, fitting, native
+from millifit.cli import deploy, device, device_server, fitting, native, running
 from millifit.errors import MillifitError
 
 __all__ = ["app", "main"]
@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 fitting.add_to(app)
 deploy.add_to(app)
+running.add_to(app)
 device.add_to(app)
 native.add_to(device_server.device)
 app.add_typer(device_server.device, name="device", rich_help_panel="Devices")

@@ -7,6 +7,7 @@ from millifit.pipeline.fit import fit, search
 from millifit.pipeline.learning import learn
 from millifit.pipeline.learning_architectures import learn_architectures
 from millifit.pipeline.profiling import profile
+from millifit.pipeline.running import run
 from millifit.pipeline.verifying import verify
 from millifit.pipeline.waterfall import predict
 
@@ -19,6 +20,7 @@ __all__ = [
     "predict",
     "predict_architectures",
     "profile",
+    "run",
     "search",
     "verify",
 ]
