@@ -25,6 +25,7 @@ import tvm_ffi
 from millifit.targets.build import tvm_target
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array, TensorType
+from millifit.targets.program import Program
 from millifit.targets.schedules.code import KernelCode
 from millifit.targets.schedules.rules import schedule
 from millifit.targets.target import Gpu, Target
@@ -146,7 +147,9 @@ class EmulatedGpu:
         generated = generate(codes, target)
         shared = r"\1* \2 = reinterpret_cast<\1*>(emulation::shared);"
         drivers = [_driver(name, code, generated.launches[name]) for name, code in codes.items()]
-        parts = ['#include "scheduler.inc"', _DYNAMIC.sub(shared, generated.source), *drivers]
+        source = _DYNAMIC.sub(shared, generated.source)
+        source = source.replace("__shared__ alignas(64)", "alignas(64) __shared__")
+        parts = ['#include "scheduler.inc"', source, *drivers]
         self._library = ctypes.CDLL(str(_compiled("\n".join(parts))))
 
     def run(self, name: str, inputs: Sequence[Array], output: TensorType) -> Array:
@@ -171,6 +174,35 @@ def run(
     ]
     gpu = EmulatedGpu({"main": code}, target)
     return gpu.run("main", (*activations, *operands), kernel.output)
+
+
+class EmulatedProgram:
+    """A lowered network, kernel by kernel; activations stay where NumPy has them."""
+
+    def __init__(self, program: Program, target: Target) -> None:
+        kernels = [kernel for kernel in program.kernels if kernel.op != "reshape"]
+        self._program = program
+        self._names = {kernel: f"k{i}" for i, kernel in enumerate(kernels)}
+        self._codes = {kernel: schedule(kernel, target) for kernel in kernels}
+        named = {self._names[kernel]: code for kernel, code in self._codes.items()}
+        self._gpu = EmulatedGpu(named, target)
+
+    def run(self, x: Array) -> list[Array]:
+        """All outputs for one input."""
+        (name,) = self._program.inputs
+        values = {name: x}
+        for call in self._program.calls:
+            kernel = call.kernel
+            given = [
+                values[n].reshape(t.shape) for n, t in zip(call.inputs, kernel.inputs, strict=True)
+            ]
+            if kernel.op == "reshape":
+                values[call.output] = given[0].reshape(kernel.output.shape)
+                continue
+            operands = self._codes[kernel].pack(call.constants)
+            made = self._gpu.run(self._names[kernel], (*given, *operands), kernel.output)
+            values[call.output] = made
+        return [values[output] for output in self._program.outputs]
 
 
 def _driver(name: str, code: KernelCode, launches: Sequence[Launch]) -> str:
@@ -217,7 +249,9 @@ def _compiled(text: str) -> Path:
     (folder / "kernels.cpp").write_text(text)
     command = [
         "g++", "-std=c++17", "-O2", "-w", "-march=native", "-shared", "-fPIC", "-U_FORTIFY_SOURCE",
-        "-fno-strict-aliasing", f"-I{_HEADERS}", "kernels.cpp", "-o", "kernels.so",
+        "-fno-strict-aliasing",
+        "-ffp-contract=fast",  # as compilers for GPUs do
+        f"-I{_HEADERS}", "kernels.cpp", "-o", "kernels.so",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
