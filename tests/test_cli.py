@@ -28,7 +28,7 @@ from millifit.report import parse_result
 
 VERBS = (
     "doctor", "targets", "profile", "predict", "search", "compress", "compile", "verify", "fit",
-    "report",
+    "report", "run",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
 PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -103,6 +103,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
         "compress": {"size_bytes": 1},
         "compile_model": {"bundles": [{"target": "local", "tuning": TUNING}]},
         "verify": {"passed": True},
+        "run": {"samples": 1},
     }
     fake = ModuleType("millifit.pipeline")
     fake.__path__ = list(importlib.import_module("millifit.pipeline").__path__)
@@ -134,7 +135,8 @@ def test_fit_hands_on_every_option(calls: Calls, tmp_path: Path) -> None:
     done = run_line(
         "fit net.onnx --data val.npz --calibration cal.npz --mean 1,2,3 --std 4 --target rpi4 "
         "--input-shape 1x3x8x8 --threads 2 --budget 8ms --max-drop none --no-prune --epochs 0 "
-        f"--trials 4 --run r --store s --tune 9 --seed 7 --json {tmp_path}/out.json"
+        f"--trials 4 --run r --store s --tune 9 --seed 7 --json {tmp_path}/out.json "
+        "--device pi.local:9391/rpi4 --device-token-file token --device-ca ca.pem"
     )
     assert done.exit_code == 0, done.output
     (name, (recipe, _progress), _options) = calls[0]
@@ -144,6 +146,7 @@ def test_fit_hands_on_every_option(calls: Calls, tmp_path: Path) -> None:
         "std": (4,), "input_shape": (1, 3, 8, 8), "target": "rpi4", "threads": 2, "budget": "8ms",
         "max_drop": None, "seed": 7, "run": "r", "store": "s", "prune": False, "epochs": 0,
         "trials": 4, "tune": 9, "demo": False, "precisions": None,
+        "device": "pi.local:9391/rpi4", "device_token_file": "token", "device_ca": "ca.pem",
     }  # fmt: skip
     assert json.loads((tmp_path / "out.json").read_text())["met"] is True
     for expected in ("compressed", "ONNX Runtime int8", "Measured interleaved in one run"):
@@ -482,6 +485,18 @@ def test_report_of_a_damaged_run_writes_nothing(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "model: field required" in done.stderr
     assert not (tmp_path / "report.html").exists()
+
+
+def test_run_hands_its_options_on(calls: Calls) -> None:
+    """A bundle runs on a file, into a file, under a key."""
+    done = run("run", "b", "--input", "x.npy", "--output", "y.npy", "--public-key", "pub.pem")
+    assert done.exit_code == 0, done.output
+    ((name, given, options),) = calls
+    assert (name, given) == ("run", (Path("b"),))
+    del options["progress"]
+    assert options == {
+        "input_file": Path("x.npy"), "output_file": Path("y.npy"), "public_key": Path("pub.pem"),
+    }  # fmt: skip
 
 
 def test_unwritable_json_is_an_error(calls: Calls, tmp_path: Path) -> None:
