@@ -11,6 +11,7 @@ from typing import Any
 
 from millifit.errors import UnknownTarget, UsageError
 from millifit.files import write_atomically
+from millifit.targets import detect_gpu
 from millifit.targets.detect import detect_local
 from millifit.targets.target import Target
 from millifit.targets.target_file import (
@@ -37,10 +38,12 @@ def find_target(name: str, *, threads: int = 1, user_file: Path | None = None) -
     """The target of that name running `threads` threads.
 
     Raises UnknownTarget with the names there are, UsageError for more threads than cores or a
-    user file that makes no sense.
+    user file that makes no sense, TargetError for a GPU that this machine has not.
     """
     if name == _LOCAL:
         return detect_local(threads=threads)
+    if name in detect_gpu.NAMES:
+        return detect_gpu.detect_gpu_target(name, threads=threads)
     targets = {target.name: target for target in _listed(user_file)}
     if name not in targets:
         raise _unknown(name, targets)
@@ -51,14 +54,17 @@ def find_target(name: str, *, threads: int = 1, user_file: Path | None = None) -
 
 
 def _unknown(name: str, targets: Mapping[str, Target]) -> UnknownTarget:
-    known = [_LOCAL, *targets]
+    known = [_LOCAL, *detect_gpu.NAMES, *targets]
     close = difflib.get_close_matches(name, known, n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return UnknownTarget(f"no target '{name}'.{hint} There are: {', '.join(known)}.")
 
 
 def list_targets(user_file: Path | None = None) -> tuple[Target, ...]:
-    """All targets: 'local' first, then those that ship, then the user's."""
+    """All targets: 'local' first, then those that ship, then the user's.
+
+    This machine's GPUs are not among them: only their drivers know, see `detect_gpu.gpu_targets`.
+    """
     return (detect_local(), *_listed(user_file))
 
 
@@ -67,7 +73,7 @@ def read_targets(path: Path) -> tuple[Target, ...]:
     shipped = _shipped()
     tables = read_tables(path, lambda name: _table(name, shipped))
     for name in tables:
-        if name in (_LOCAL, *shipped):
+        if name in (_LOCAL, *detect_gpu.NAMES, *shipped):
             raise UsageError(f"{path}: '{name}' is a name of millifit's own. Rename it.")
     return tuple(checked_target(name, table, path) for name, table in tables.items())
 
@@ -116,7 +122,7 @@ def add_target(target: Target, user_file: Path | None = None) -> None:
 def add_targets(new: Iterable[Target], user_file: Path | None = None) -> None:
     """Append targets to the user's file, all of them or, with UsageError, none."""
     path = user_file or default_user_file()
-    taken = {_LOCAL, *(known.name for known in _listed(path))}
+    taken = {_LOCAL, *detect_gpu.NAMES, *(known.name for known in _listed(path))}
     text = path.read_text(encoding="utf-8").rstrip() if path.exists() else ""
     for target in new:
         if target.name in taken:
@@ -140,4 +146,6 @@ def _shipped() -> Tables:
 
 def _table(name: str, shipped: Tables) -> Table | None:
     """The table of a target that is in no file of the user's."""
-    return plain_table(detect_local()) if name == _LOCAL else shipped.get(name)
+    if name in (_LOCAL, *detect_gpu.NAMES):
+        return plain_table(find_target(name))
+    return shipped.get(name)

@@ -65,6 +65,14 @@ class Program:
         )
 
 
+def without_rule(program: Program) -> list[dict[str, str]]:
+    """The nodes that run without a schedule rule, as plain JSON types."""
+    return [
+        {"node": call.nodes[0], "op": str(call.kernel.attribute("operator"))}
+        for call in program.without_rule
+    ]
+
+
 def chosen(kernel: Kernel, choices: Mapping[Kernel, Choice]) -> Kernel:
     """A kernel with what tuning chose for it, if anything."""
     return kernel.with_choice(choices[kernel]) if kernel in choices else kernel

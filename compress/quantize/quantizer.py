@@ -99,20 +99,25 @@ def _quantize_integers(
     return network.replace(nodes=tuple(nodes), constants=constants, types=types)
 
 
-def quantizable(network: Network, precision: Precision = "int8") -> dict[str, Precision]:
+def quantizable(
+    network: Network, precision: Precision = "int8", *, depthwise: bool = False
+) -> dict[str, Precision]:
     """Every layer in `precision` that can have it: the most that `quantize` accepts.
 
-    Integer layers need sums that 32 bits can hold. Depthwise layers, which compute little for what
-    they read, gain nothing from 16 bits and stay fp32; weight-only precisions are for dense layers.
+    Integer layers need sums that 32 bits can hold; weight-only precisions are for dense layers.
+    Depthwise layers, which compute little for what they read, gain nothing from 16 bits on a
+    processor: they stay fp32 unless `depthwise`.
     """
-    return {n.name: precision for n in network.layers if _can_have(network, n, precision)}
+    return {
+        n.name: precision for n in network.layers if _can_have(network, n, precision, depthwise)
+    }
 
 
-def _can_have(network: Network, layer: Node, precision: Precision) -> bool:
+def _can_have(network: Network, layer: Node, precision: Precision, depthwise: bool) -> bool:
     if precision in WEIGHT_ONLY:
         return layer.op == "Gemm"
     if precision in HALF:
-        return not is_depthwise(network, layer)
+        return depthwise or not is_depthwise(network, layer)
     if precision in INTEGER:
         products = int(np.prod(network.types[layer.inputs[1]].shape[1:]))
         return _INT32_MAX - products * 255 * 127 >= _LEAST_BIAS_MAX

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from millifit.errors import RunFolderError
@@ -38,3 +41,27 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
             Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder within `folder`, to make things in that are then moved into place.
+
+    It is gone afterwards, and so is `folder` where it was made for it and holds nothing. Raises
+    RunFolderError where nothing can be written.
+    """
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write into '{folder}': {error.strerror}. Name a folder that you may write to."
+        ) from error
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if new:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()

@@ -76,6 +76,11 @@ class Child:
             raise RequestFailedError(str(answer["error"]))
         return answer["value"]
 
+    def kill(self) -> None:
+        """End the child at once, from any thread; whoever asks it something learns of it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """End the child: politely, then by force. May be called again."""
         if self._process.stdin is not None and not self._process.stdin.closed:

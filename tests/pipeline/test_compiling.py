@@ -2,31 +2,128 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from millifit.errors import CompileError, UnknownTarget
+from millifit.compress.evaluate import outputs
+from millifit.errors import RunFolderError, UnknownTarget, UsageError
 from millifit.pipeline import compile_model
+from millifit.progress import Silent
+from millifit.targets.catalog import add_target, find_target
+from millifit.targets.importer.onnx_file import read_network
+from millifit.targets.importer.simplify import simplify
 from millifit.targets.loaded_bundle import load_bundle
-from millifit.targets.manifest import read_manifest
+from millifit.targets.manifest import check_files, read_manifest
+
+
+class Notes(Silent):
+    """Keeps the lines that would have been shown."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep a line."""
+        self.lines.append(text)
+
+
+@pytest.fixture
+def unknown_processor(_home: None) -> str:
+    """A target that looks like one, and for which LLVM generates nothing."""
+    rpi4 = find_target("rpi4")
+    add_target(dataclasses.replace(rpi4, name="vax", triple="vax-linux-gnu", features=()))
+    return "vax"
 
 
 def test_compile_replaces_and_names_targets(here: str, model: Path, tmp_path: Path) -> None:
     """A bundle for every target named, each once, in a folder of its name; made again each time."""
+    (tmp_path / here).mkdir()
+    (tmp_path / here / "old").touch()
     found = compile_model(str(model), targets=["local", here, "local"], out=tmp_path)
     assert [bundle["target"] for bundle in found["bundles"]] == ["local", here]
+    assert found["failed"] == []
     assert {path.name for path in tmp_path.iterdir()} == {"local", here}
+    assert not (tmp_path / here / "old").exists()
     for bundle in found["bundles"]:
         path = Path(bundle["bundle"])
-        assert read_manifest(path).target.name == bundle["target"]
+        manifest = read_manifest(path)
+        assert (manifest.target.name, manifest.golden.made_by) == (bundle["target"], "bundle")
         assert bundle["without_rule"] == []
         assert bundle["size_bytes"] < sum(file.stat().st_size for file in path.iterdir())
+        assert 0 < bundle["start_up_s"] < 10
+        assert bundle["peak_memory_bytes"] > 0
     outputs_of = [load_bundle(tmp_path / name) for name in ("local", here)]
     x = np.random.default_rng(0).standard_normal((1, 1, 8, 8)).astype(np.float32)
     first, second = (loaded.run(x)[0] for loaded in outputs_of)
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_one_target_that_fails_does_not_stop_the_others(
+    unknown_processor: str, model: Path, tmp_path: Path
+) -> None:
+    """It is among the failed with its reason, has no folder, and the others have whole bundles."""
+    notes = Notes()
+    names = ["rpi4", unknown_processor, "mi8se-cpu"]
+    found = compile_model(str(model), targets=names, out=tmp_path / "new", progress=notes)
+    assert [bundle["target"] for bundle in found["bundles"]] == ["rpi4", "mi8se-cpu"]
+    (failed,) = found["failed"]
+    assert failed["target"] == unknown_processor
+    assert "did not compile" in failed["reason"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"rpi4", "mi8se-cpu"}
+    assert sorted(line.partition(":")[0] for line in notes.lines) == sorted(names)
+    x = np.load(tmp_path / "new" / "rpi4" / "golden.npz")["input"]
+    wanted = outputs(simplify(read_network(model)), x)
+    for bundle in found["bundles"]:
+        path = Path(bundle["bundle"])
+        manifest = read_manifest(path)
+        check_files(path, manifest)
+        text = (path / "manifest.json").read_bytes()
+        assert bundle["manifest_sha256"] == hashlib.sha256(text).hexdigest()
+        assert bundle["planned_memory_bytes"] == manifest.planned_memory_bytes > 0
+        assert (bundle["start_up_s"], bundle["peak_memory_bytes"]) == (None, None)
+        assert bundle["linker"].startswith("aarch64-linux-gnu-g")
+        assert manifest.golden.made_by == "onnxruntime"
+        np.testing.assert_array_equal(np.load(path / "golden.npz")["output0"], wanted)
+
+
+def test_where_all_fail_nothing_is_left(
+    unknown_processor: str, model: Path, tmp_path: Path
+) -> None:
+    """Not even the folder, where it was not there before."""
+    found = compile_model(str(model), targets=[unknown_processor], out=tmp_path / "new")
+    assert found["bundles"] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_in_half_precision(model: Path, tmp_path: Path) -> None:
+    """All layers that gain from it; a processor's depthwise layers stay as they are."""
+    found = compile_model(str(model), targets=["rpi5"], out=tmp_path, precision="fp16")
+    assert (found["precision"], found["failed"]) == ("fp16", [])
+    manifest = read_manifest(tmp_path / "rpi5")
+    assert manifest.details["precision"] == "fp16"
+    assert {weight.dtype for weight in manifest.weights} == {"float16", "float32"}
+    assert manifest.golden.tolerance == 2e-2
+
+
+@pytest.mark.parametrize(
+    ("targets", "precision", "words"),
+    [
+        (["rpi5", "rpi4"], "fp16", "fp16 is not among the precisions of rpi4"),
+        (["pixel4-gpu"], "w8", "w8 is not among the precisions of pixel4-gpu"),
+        (["rpi5"], "int8", "int8 needs data.*'millifit compress'"),
+    ],
+)
+def test_a_precision_that_cannot_be(
+    model: Path, tmp_path: Path, targets: list[str], precision: str, words: str
+) -> None:
+    """Wrong use before anything is compiled."""
+    with pytest.raises(UsageError, match=words):
+        compile_model(str(model), targets=targets, out=tmp_path, precision=precision)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_target_is_refused_before_anything_is_compiled(model: Path, tmp_path: Path) -> None:
@@ -36,12 +133,20 @@ def test_unknown_target_is_refused_before_anything_is_compiled(model: Path, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written_is_named(model: Path, tmp_path: Path) -> None:
+    """A file in its place; it stays as it was."""
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match=r"cannot write into '.*file'"):
+        compile_model(str(model), targets=["local"], out=tmp_path / "file")
+    assert (tmp_path / "file").is_file()
+
+
 def test_missing_cross_compiler_is_named(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a linker for another architecture nothing is written, and its package is named."""
     monkeypatch.setattr("platform.machine", lambda: "vax")
     monkeypatch.setattr("shutil.which", lambda _name: None)
-    with pytest.raises(CompileError, match="needs aarch64-linux-gnu-g"):
-        compile_model(str(model), targets=["rpi4"], out=tmp_path)
+    found = compile_model(str(model), targets=["rpi4"], out=tmp_path)
+    assert "needs aarch64-linux-gnu-g" in found["failed"][0]["reason"]
     assert list(tmp_path.iterdir()) == []

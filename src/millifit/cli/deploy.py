@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from millifit.cli import options
-from millifit.cli.output import bars, show, show_facts, show_tuning, write_json
+from millifit.cli.output import (
+    bars,
+    show,
+    show_bundles,
+    show_facts,
+    show_tuning,
+    write_json,
+)
+from millifit.errors import CompileError, UsageError
 
 
 def compile_bundles(
@@ -16,7 +24,13 @@ def compile_bundles(
     out: Annotated[Path, typer.Option("--out", help="Folder to write the bundles into.")],
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="Give it once for every target; 'local' unless given."),
+        typer.Option(
+            "--target", metavar="NAME[,NAME...]", help="For which targets; local unless given."
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Of all layers that can have it, e.g. fp16; else fp32."),
     ] = None,
     threads: options.Threads = None,
     tune: options.Tune = None,
@@ -29,7 +43,8 @@ def compile_bundles(
     \b
     Examples:
     millifit compile small.onnx --out bundles/
-    millifit compile small.onnx --target local --target rpi4 --threads 4 --out bundles/
+    millifit compile small.onnx --target pixel4-cpu,pixel4-gpu,rpi4,h100 --out bundles/
+    millifit compile small.onnx --target h100 --precision fp16 --out bundles/
     millifit compile small.onnx --tune 30 --out bundles/
     """
     from millifit import pipeline
@@ -37,15 +52,18 @@ def compile_bundles(
 
     given = {
         "model": model, "threads": threads, "input_shape": input_shape, "tune": tune,
-        "store": store,
+        "store": store, "precisions": precision,
     }  # fmt: skip
     settings = resolve_recipe(flags={k: v for k, v in given.items() if v is not None})
+    if settings.precisions is not None and len(settings.precisions) != 1:
+        raise UsageError(f"--precision {precision}: name one precision for the whole network.")
     found = pipeline.compile_model(
         model,
-        targets=target or ["local"],
+        targets=_names(target or ["local"]),
         threads=settings.threads,
         out=out,
         input_shape=settings.input_shape,
+        precision="fp32" if settings.precisions is None else settings.precisions[0],
         store=settings.store,
         tune=settings.tune,
         progress=bars(),
@@ -53,7 +71,28 @@ def compile_bundles(
     write_json(found, json)
     for bundle in found["bundles"]:
         show_tuning(bundle["tuning"])
-    show(f"Bundles: {out}")
+    if found["bundles"]:
+        show_bundles(found["bundles"])
+        show(f"Bundles: {out}")
+    if found["failed"]:
+        raise CompileError(_said(found["failed"], len(found["bundles"])))
+
+
+def _names(given: list[str]) -> list[str]:
+    """Names of targets, given one by one or with commas between them."""
+    names = [name.strip() for names in given for name in names.split(",")]
+    if not all(names):
+        raise UsageError(f"--target {','.join(given)}: a name is missing between the commas.")
+    return names
+
+
+def _said(failed: list[dict[str, str]], done: int) -> str:
+    """Whose bundles are missing, and why: a reason once for all that it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for each in failed:
+        by_reason.setdefault(each["reason"].rstrip("."), []).append(each["target"])
+    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
+    return f"{len(failed)} of {len(failed) + done} targets were not compiled: {reasons}."
 
 
 def verify(
@@ -79,7 +118,7 @@ def verify(
     millifit verify bundles/rpi4 --device pi.local:9391
     """
     from millifit import pipeline
-    from millifit.pipeline.reach import remote_device
+    from millifit.pipeline.reach import device_access
     from millifit.recipe import resolve_recipe
 
     given = {
@@ -95,7 +134,7 @@ def verify(
         mean=settings.mean,
         std=settings.std,
         model=model,
-        device=remote_device(settings.device, settings.device_token_file, settings.device_ca),
+        device=device_access(settings.device, settings.device_token_file, settings.device_ca),
         seed=settings.seed,
         progress=bars(),
     )

@@ -61,10 +61,12 @@ def _targets() -> None:
 
 @targets.command("list")
 def list_all(file: UserFile = None, json: options.JsonFile = None) -> None:
-    """List all targets: this machine, those that ship, and yours."""
+    """List all targets: this machine and its GPUs, those that ship, and yours."""
     from millifit.targets.catalog import list_targets
+    from millifit.targets.detect_gpu import gpu_targets
 
-    found = list_targets(file)
+    local, *others = list_targets(file)
+    found = [local, *gpu_targets(), *others]
     write_json([dataclasses.asdict(target) for target in found], json)
     columns = ("name", "kind", "reached", "computes in", "device")
     show_table(columns, [_row(target) for target in found])

@@ -77,6 +77,23 @@ def show_tuning(report: Mapping[str, Any] | None) -> None:
     show_table(("operator", "precision", "output", "choice", "rule ms", "tuned ms", "gain"), rows)
 
 
+def show_bundles(bundles: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was compiled for each target."""
+    rows = [
+        (
+            bundle["target"],
+            f"{bundle['size_bytes'] / 1e6:.2f}",
+            f"{bundle['planned_memory_bytes'] / 1e6:.2f}",
+            str(bundle["kernels"]),
+            str(len(bundle["without_rule"])),
+            f"{bundle['seconds']:.1f}",
+        )
+        for bundle in bundles
+    ]
+    columns = ("target", "MB", "memory MB", "kernels", "without rule", "s")
+    show_table(columns, rows)
+
+
 def write_json(value: object, path: Path | None) -> None:
     """Write `value` to `path`, where one was given."""
     if path is not None:

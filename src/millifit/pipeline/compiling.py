@@ -1,23 +1,39 @@
-"""Compile a network for targets: a bundle for each."""
+"""Compile a network for targets: a bundle for each that can be, and why for each that cannot."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from millifit.compress.evaluate import activations
+from millifit.errors import BundleError, ModelError, UsageError
+from millifit.files import staging_folder
 from millifit.models import load_model
 from millifit.pipeline.bundles import bundle_bytes
-from millifit.pipeline.conclude import without_rule
+from millifit.pipeline.precisions import variant
 from millifit.pipeline.pricing import working_bytes
+from millifit.pipeline.reach import DeviceAccess, reachable_target, timing
 from millifit.pipeline.tuning import stored_choices, tune_programs
-from millifit.pipeline.workbench import Timer, local_target, open_store, timing
+from millifit.pipeline.workbench import Timer, open_store, usable_cores
+from millifit.profiler.store import Store
 from millifit.progress import SILENT, Progress
-from millifit.targets.bundle import write_bundle
+from millifit.targets.bundle import measure_bundle
+from millifit.targets.bundle_folder import replace_folder
 from millifit.targets.catalog import find_target
+from millifit.targets.importer.onnx_file import write_network
+from millifit.targets.loaded_bundle import runs_here
 from millifit.targets.lower import lower
+from millifit.targets.manifest import read_manifest
+from millifit.targets.network import Network
+from millifit.targets.runner.compile_pool import compile_jobs
 from millifit.targets.runner.environment import code_versions
+from millifit.targets.target import HALF, INTEGER, Precision, Target
 
 Shape = tuple[int, ...] | None
 
@@ -25,55 +41,172 @@ Shape = tuple[int, ...] | None
 def compile_model(
     model: str,
     *,
-    targets: list[str],
+    targets: Sequence[str],
     out: Path,
     threads: int = 1,
     input_shape: Shape = None,
+    precision: Precision = "fp32",
     store: str | None = None,
     tune: float | None = None,
+    device: DeviceAccess | None = None,
     progress: Progress = SILENT,
     timer: Timer | None = None,
 ) -> dict[str, Any]:
-    """Write a bundle for every target into ``out/TARGET``.
+    """Write a bundle for every target into ``out/TARGET``, several at a time.
 
-    Kernels that were tuned on a target, according to the `store`, are compiled as they won. With
-    `tune` the network's kernels are tuned first, for so many seconds on each target; TargetError
-    where one cannot be reached from here.
+    Layers are in `precision` where they can be; integers need data, see `compress`. Kernels that
+    were tuned on a target, according to the `store`, are compiled as they won. With `tune` the
+    network's kernels are tuned first, for so many seconds on each target; TargetError where one
+    cannot be reached from here.
+
+    A target for which nothing can be compiled is in ``failed``, with the reason: nothing is
+    written for it, and the others are.
     """
+    began = time.perf_counter()
     network = load_model(model, input_shape=input_shape).network
-    find = find_target if tune is None else local_target
-    devices = [find(name, threads=threads) for name in dict.fromkeys(targets)]
-    programs = {device: lower(network, device) for device in devices}
+    chosen = [_target(name, threads, tune, device) for name in dict.fromkeys(targets)]
+    _check(precision, chosen)
+    networks = _networks(network, precision, chosen)
     kept = open_store(store)
-    reports = {}
+    tuned: dict[str, Any] = {}
     if tune is not None:
-        with timing(timer, progress) as chosen:
-            for device, program in programs.items():
-                reports[device] = tune_programs(
-                    {"network": program}, target=device, network_bytes=working_bytes(network),
-                    store=kept, timer=chosen, seconds=tune, progress=progress, seed=0,
+        for target, made in networks.items():
+            with timing(timer, device, target, progress) as clock:
+                tuned[target.name] = tune_programs(
+                    {"network": lower(made, target)}, target=target, store=kept, timer=clock,
+                    network_bytes=working_bytes(network), seconds=tune, progress=progress, seed=0,
                 )  # fmt: skip
-    shape = network.types[network.inputs[0]].shape
-    golden = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    bundles = []
-    with progress.stage("compile", len(devices)) as advance:
-        for device in devices:
-            program = programs[device].with_choices(stored_choices(kept, device))
-            path = out / device.name
-            write_bundle(
-                path, program=program, target=device, versions=code_versions(),
-                golden_input=golden, details={"network": network.name},
-            )  # fmt: skip
-            bundles.append(
-                {
-                    "target": device.name,
-                    "bundle": str(path),
-                    "size_bytes": bundle_bytes(path),
-                    "kernels": len(program.kernels),
-                    "without_rule": without_rule(program),
-                    "tuned": len(program.tuned),
-                    "tuning": reports.get(device),
-                }
-            )
+    with staging_folder(out) as work:
+        compiled = list(_compiled(networks, precision, kept, work, progress))
+        # Measured and put into place when nothing else is running any more.
+        rows = {row["target"]: _finished(row, work, out) for row in compiled}
+    found = [rows[target.name] | {"tuning": tuned.get(target.name)} for target in chosen]
+    return {
+        "model": network.name,
+        "precision": precision,
+        "bundles": [row for row in found if "reason" not in row],
+        "failed": [
+            {"target": row["target"], "reason": row["reason"]} for row in found if "reason" in row
+        ],
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _target(name: str, threads: int, tune: float | None, device: DeviceAccess | None) -> Target:
+    """The target of a name; one that can be measured on where it is to be tuned for."""
+    if tune is None:
+        return find_target(name, threads=threads)
+    return reachable_target(name, device, threads=threads)
+
+
+def _check(precision: Precision, targets: Sequence[Target]) -> None:
+    if precision in INTEGER:
+        raise UsageError(
+            f"{precision} needs data, to see the ranges of values: make the network with "
+            "'millifit compress' or 'millifit fit' and compile the ONNX file that they write."
+        )
+    lacking = [target.name for target in targets if precision not in target.precisions]
+    if lacking:
+        raise UsageError(
+            f"{precision} is not among the precisions of {', '.join(lacking)} ('millifit targets "
+            "list'). Compile for these apart."
+        )
+
+
+def _networks(
+    network: Network, precision: Precision, targets: Sequence[Target]
+) -> dict[Target, Network]:
+    """The network of every target, its layers in `precision`.
+
+    On a processor depthwise layers gain nothing from 16 bits; on a GPU they read half as much.
+    """
+    if precision == "fp32":
+        return dict.fromkeys(targets, network)
+    whole = {target: target.gpu is not None and precision in HALF for target in targets}
+    made = {
+        depthwise: variant(network, precision, {}, depthwise=depthwise)
+        for depthwise in set(whole.values())
+    }
+    return {target: made[depthwise] for target, depthwise in whole.items()}
+
+
+def _compiled(
+    networks: Mapping[Target, Network],
+    precision: Precision,
+    store: Store,
+    work: Path,
+    progress: Progress,
+) -> Iterator[dict[str, Any]]:
+    """What came of each target, as it is done: its bundle is in `work`, or a reason is given."""
+    files: dict[int, dict[str, str]] = {}
+    jobs = []
+    for target, network in networks.items():
+        if id(network) not in files:
+            files[id(network)] = _files(network, work / f".{len(files)}", progress)
+        choices = stored_choices(store, target)
+        jobs.append(
+            {
+                **files[id(network)],
+                "target": dataclasses.asdict(target),
+                "choices": [{"kernel": k.to_dict(), "choice": c} for k, c in choices.items()],
+                "out": str(work / target.name),
+                "versions": code_versions(),
+                "details": {"network": network.name, "precision": precision},
+            }
+        )
+    with progress.stage(f"compile for {', '.join(t.name for t in networks)}", len(jobs)) as advance:
+        for job, answer in compile_jobs(jobs, processes=usable_cores()):
+            row = {"target": job["target"]["name"], **answer}
+            progress.note(_said(row))
+            yield row
             advance(1)
-    return {"model": network.name, "bundles": bundles}
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    if "reason" in row:
+        return f"{row['target']}: not compiled: {row['reason']}"
+    return f"{row['target']}: {row['kernels']} kernels in {row['seconds']:.1f} s"
+
+
+def _files(network: Network, folder: Path, progress: Progress) -> dict[str, str]:
+    """The network as a file, and an input with the outputs that ONNX Runtime gives."""
+    folder.mkdir()
+    model, golden = folder / "network.onnx", folder / "golden.npz"
+    write_network(network, model)
+    np.savez(golden, **_golden(network, progress))
+    return {"network": str(model), "name": network.name, "golden": str(golden)}
+
+
+def _golden(network: Network, progress: Progress) -> dict[str, Any]:
+    shape = network.types[network.inputs[0]].shape
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    try:
+        (made,) = activations(network, x, network.outputs, threads=usable_cores())
+    except ModelError as error:
+        progress.note(f"bundles for other machines get no golden outputs: {error}")
+        return {"input": x}
+    return {"input": x} | {f"output{i}": made[name] for i, name in enumerate(network.outputs)}
+
+
+def _finished(row: dict[str, Any], work: Path, out: Path) -> dict[str, Any]:
+    """The row of a target, its bundle measured if it runs here, and put into its place."""
+    made, path = work / row["target"], out / row["target"]
+    if "reason" in row:
+        return row
+    try:
+        manifest = read_manifest(made)
+        if runs_here(manifest.target) is None:
+            manifest = measure_bundle(made)
+        replace_folder(made, path)
+    except (BundleError, OSError) as error:
+        return {"target": row["target"], "reason": str(error)}
+    content = (path / "manifest.json").read_bytes()
+    return row | {
+        "bundle": str(path),
+        "size_bytes": bundle_bytes(path),
+        "planned_memory_bytes": manifest.planned_memory_bytes,
+        "peak_memory_bytes": manifest.peak_memory_bytes,
+        "start_up_s": manifest.start_up_s,
+        "linker": manifest.linker,
+        "manifest_sha256": hashlib.sha256(content).hexdigest(),
+    }

@@ -11,13 +11,13 @@ from millifit.errors import DataError, UsageError
 from millifit.latency_models.archive import read_state
 from millifit.latency_models.prediction import Prediction, Predictions
 from millifit.models import load_model
-from millifit.pipeline.conclude import without_rule
 from millifit.pipeline.predicting import NetworkPrice, Predictor, fit_predictor, working_set
 from millifit.pipeline.pricing import working_bytes
 from millifit.pipeline.workbench import open_store, plain_interval
 from millifit.progress import SILENT, Progress
 from millifit.targets.catalog import find_target
 from millifit.targets.lower import lower
+from millifit.targets.program import without_rule
 from millifit.targets.runner.environment import code_versions
 from millifit.targets.target import Target
 
