@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from millifit.targets.build import compile_errors, tvm_target
+from millifit.targets.build import Compiled, compile_errors, export_library, tvm_target
 from millifit.targets.kernel import Kernel
-from millifit.targets.linking import linker_for
 from millifit.targets.network import TensorType
 from millifit.targets.target import Target
 
@@ -80,8 +79,7 @@ def _empty(operands: int, target: Target) -> Any:
 
 
 def _linked(built: Any, target: Target) -> bytes:
-    linker = linker_for(target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.so"
-        built.export_library(str(path), fcompile=linker)
+        export_library(Compiled(executable=built, weights=()), path, target)
         return path.read_bytes()

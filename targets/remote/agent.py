@@ -15,6 +15,8 @@ import millifit
 from millifit.files import write_atomically
 
 _START = "millifit.targets.remote.agent_main"
+# What the server imports inside functions, where there is a GPU.
+_FOR_GPUS = ("millifit.targets.detect_gpu", "millifit.targets.native")
 _FIRST_LINE = b"#!/usr/bin/env python3\n"
 _OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip archive can say
 _CALL = f"from {_START} import main\nmain()\n"
@@ -48,7 +50,7 @@ def modules() -> set[str]:
     """
     root = Path(millifit.__file__).parent.parent
     found: set[str] = set()
-    waiting = [_START]
+    waiting = [_START, *_FOR_GPUS]
     while waiting:
         name = waiting.pop()
         if name in found or not name.startswith("millifit"):

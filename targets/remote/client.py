@@ -173,7 +173,8 @@ def _remote_procedure_calls() -> Any:
     spec = importlib.util.find_spec("tvm")
     assert spec is not None
     assert spec.origin is not None
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type] - tvm_ffi imports it if it can
+    # tvm_ffi imports torch where it can, which takes a second and is of no use here.
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     import tvm_ffi
     from tvm_ffi.libinfo import load_lib_ctypes
 

@@ -16,7 +16,7 @@ from millifit.targets.runner.child import Child, ChildLostError, RequestFailedEr
 from millifit.targets.target import Target
 from millifit.targets.timing import Failed
 
-_COMPILER = (sys.executable, "-P", "-m", "millifit.targets.remote.compiler")
+COMPILER = (sys.executable, "-P", "-m", "millifit.targets.remote.compiler")
 _START_S = 180.0  # importing the compiler on a slow, busy machine
 _REASON_CHARACTERS = 500
 
@@ -33,9 +33,15 @@ class CompiledKernel:
 class Compilers:
     """Compiles kernels, from any thread; what was compiled is kept as long as it lives."""
 
-    def __init__(self, folder: Path, *, count: int, timeout_s: float) -> None:
-        """Libraries are written into `folder`; each has `timeout_s` to be compiled."""
+    def __init__(
+        self, folder: Path, *, count: int, timeout_s: float, command: Sequence[str] = COMPILER
+    ) -> None:
+        """Libraries are written into `folder`; each has `timeout_s` to be compiled.
+
+        `command` starts a child that speaks `compiler`'s protocol.
+        """
         self._folder = folder
+        self._command = tuple(command)
         self._timeout_s = timeout_s
         self._names = itertools.count()
         self._done: dict[tuple[Kernel, Target], CompiledKernel | Failed] = {}
@@ -77,7 +83,7 @@ class Compilers:
         )
 
     def _start(self) -> Child:
-        child = Child(_COMPILER, environment={})
+        child = Child(self._command, environment={})
         self._all.add(child)
         try:
             child.ask("prepare", timeout_s=_START_S)

@@ -174,6 +174,7 @@ class DevicePool:
         """Connect; wait while it is busy, and where `patient`, while it is down."""
         begun_s = time.monotonic()
         pause_s, said = _FIRST_PAUSE_S, False
+        why: TargetError
         while True:
             limit_s = self._patience_s if patient else 0.0
             try:

@@ -78,10 +78,12 @@ class Relay:
         while True:
             self._link.beat()
             check()
-            readers: list[object] = [self._link] if len(self._unsent) < _BACKLOG_BYTES else []
+            readers: list[Link | socket.socket | int] = (
+                [self._link] if len(self._unsent) < _BACKLOG_BYTES else []
+            )
             readers += [self._local] if self._link.backlog < _BACKLOG_BYTES else []
             readers += [] if self._wait_for is None else [self._wait_for]
-            writers: list[object] = [self._link] if self._link.backlog else []
+            writers: list[Link | socket.socket] = [self._link] if self._link.backlog else []
             writers += [self._local] if self._unsent else []
             readable, writable, _ = select.select(readers, writers, [], HEARTBEAT_S / 2)
             if self._wait_for in readable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -21,7 +21,7 @@ from millifit.targets.device_facts import DeviceFacts, why_not
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array
 from millifit.targets.remote.address import DeviceAddress
-from millifit.targets.remote.compilers import CompiledKernel, Compilers
+from millifit.targets.remote.compilers import COMPILER, CompiledKernel, Compilers
 from millifit.targets.remote.credentials import Credentials
 from millifit.targets.remote.device_pool import DevicePool
 from millifit.targets.remote.remote_device import (
@@ -63,12 +63,13 @@ class RemoteRunner:
         credentials: Credentials,
         timeout_s: float = 30.0,
         patience_s: float = 120.0,
+        compiler: Sequence[str] = COMPILER,
         progress: Progress = SILENT,
     ) -> None:
         """`target` is what the device must be able to run.
 
         A kernel has `timeout_s` to be compiled, and again to be timed. A device that is lost is
-        waited for `patience_s`.
+        waited for `patience_s`. `compiler` starts a child that speaks `compiler`'s protocol.
         """
         self._target = target
         self._timeout_s = timeout_s
@@ -78,7 +79,10 @@ class RemoteRunner:
             address, credentials, accept=self._accept, progress=progress, patience_s=patience_s
         )
         self._compilers = Compilers(
-            self._folder, count=min(_MOST_COMPILERS, _usable_cores()), timeout_s=timeout_s
+            self._folder,
+            count=min(_MOST_COMPILERS, _usable_cores()),
+            timeout_s=timeout_s,
+            command=compiler,
         )
         self._stack.enter_context(closing(self._compilers))
         self._stack.enter_context(closing(self._pool))

@@ -27,6 +27,7 @@ from millifit.errors import TargetError
 from millifit.targets.device_facts import DeviceFacts
 from millifit.targets.remote import work_folder
 from millifit.targets.remote.broker import Broker
+from millifit.targets.remote.registration import Registration
 from millifit.targets.remote.settings import ServerSettings
 from millifit.targets.remote.work_folder import WorkFolders
 
@@ -66,6 +67,8 @@ class DeviceServer:
         self._connections: dict[int, _Connection] = {}
         self._failures: dict[str, deque[float]] = {}
         self._stopping = False
+        self._inherited: list[socket.socket] = []
+        self._registrar: tuple[int, socket.socket] | None = None
         self._selector = selectors.DefaultSelector()
         self._listener = _listen(settings)
         self._folders = WorkFolders()
@@ -83,10 +86,12 @@ class DeviceServer:
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        self._inherited = (waker, wake)
+        self._inherited = [waker, wake, self._listener]
         self._selector.register(waker, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ)
         gc.freeze()  # pages stay shared with the processes that are forked
+        if self._settings.tracker is not None:
+            self._register()
         try:
             while not self._stopping:
                 for ready, _ in self._selector.select():
@@ -126,8 +131,8 @@ class DeviceServer:
         pid = os.fork()
         if pid == 0:
             self._be_broker(accepted, peer, theirs, folder)
-        accepted.close()
-        theirs.close()
+        for given in (accepted, theirs):
+            given.close()
         connection = _Connection(pid=pid, control=ours, peer=peer, folder=folder)
         self._connections[ours.fileno()] = connection
         self._selector.register(ours, selectors.EVENT_READ)
@@ -138,16 +143,7 @@ class DeviceServer:
         """What the forked process does, and nothing after it."""
         status = 1
         try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            os.setpgid(0, 0)  # Ctrl-C is for the server, which tells us by closing `control`
-            self._selector.close()
-            for each in (*self._inherited, self._listener):
-                each.close()
-            for connection in self._connections.values():
-                connection.control.close()
-            self._folders.let_go()
+            self._let_go()
             broker = Broker(
                 settings=self._settings, facts=self._facts, token=self._token, log=self._log,
                 control=control, folder=folder, peer=peer, refused=self._too_many_failures(peer),
@@ -158,6 +154,43 @@ class DeviceServer:
             self._log(f"{peer}: {type(error).__name__}: {error}")
         finally:
             os._exit(status)
+
+    def _register(self) -> None:
+        """Fork the process that keeps the tracker informed."""
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                self._let_go()
+                ours.close()
+                Registration(self._settings, port=self.port, control=theirs, log=self._log).run()
+                status = 0
+            except BaseException as error:
+                self._log(f"registration: {type(error).__name__}: {error}")
+            finally:
+                os._exit(status)
+        theirs.close()
+        self._registrar = (pid, ours)
+
+    def _let_go(self) -> None:
+        """In a forked process: give up what is the server's alone."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.setpgid(0, 0)  # Ctrl-C is for the server, which tells us by closing its socket
+        self._selector.close()
+        sockets = [*self._inherited, *(each.control for each in self._connections.values())]
+        if self._registrar is not None:
+            sockets.append(self._registrar[1])
+        for each in sockets:
+            each.close()
+        self._folders.let_go()
+
+    def _tell_registrar(self, said: dict[str, Any]) -> None:
+        if self._registrar is not None:
+            with contextlib.suppress(OSError):
+                self._registrar[1].sendall(json.dumps(said).encode() + b"\n")
 
     def _hear(self, connection: _Connection) -> None:
         try:
@@ -184,6 +217,7 @@ class DeviceServer:
                 if holder is None:
                     connection.session = 0
                     connection.since_s = time.monotonic()
+                    self._tell_registrar({"free": False, "match": said["match"]})
                 busy = None if holder is None else _held(holder)
                 with contextlib.suppress(OSError):
                     connection.control.sendall(json.dumps({"busy": busy}).encode() + b"\n")
@@ -203,6 +237,8 @@ class DeviceServer:
             os.waitpid(connection.pid, 0)
         if connection.folder.exists():
             work_folder.remove(connection.folder)
+        if connection.session is not None:
+            self._tell_registrar({"free": True})
 
     def _too_many_failures(self, peer: str) -> bool:
         recent = self._failures.get(peer, deque())
@@ -223,6 +259,12 @@ class DeviceServer:
                     self._hear(self._connections[ready.fd])
         for connection in list(self._connections.values()):
             self._forget(connection)
+        if self._registrar is not None:
+            pid, control = self._registrar
+            control.close()
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
         self._folders.close()
 
 

@@ -9,6 +9,7 @@ import typer
 
 from millifit.cli import options
 from millifit.cli.output import show, show_facts, write_json
+from millifit.errors import UsageError
 
 device = typer.Typer(no_args_is_help=True)
 
@@ -16,9 +17,6 @@ Megabytes = Annotated[int, typer.Option("--max-upload", metavar="MB", help="Larg
 TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", help="The device's token; the one in your home unless given."),
-]
-Authority = Annotated[
-    Path | None, typer.Option("--ca", help="Certificate of the device's authority: use TLS.")
 ]
 
 
@@ -31,6 +29,7 @@ def _device() -> None:
     millifit device serve --host 0.0.0.0
     millifit device agent --out millifit-device.pyz
     millifit device probe --device pi.local:9391
+    millifit device build
     """
 
 
@@ -61,20 +60,12 @@ def serve_device(
     from millifit.targets.remote.serve import serve
     from millifit.targets.remote.settings import ServerSettings
 
-    serve(
-        ServerSettings(
-            host=host,
-            port=port,
-            token_file=token_file or default_token_path(),
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            max_upload_bytes=max_upload << 20,
-            session_limit_s=session_limit,
-            tracker=tracker_of(tracker),
-            key=key,
-            announce=announce,
-        )  # fmt: skip
-    )
+    settings = ServerSettings(
+        host=host, port=port, token_file=token_file or default_token_path(), tls_cert=tls_cert,
+        tls_key=tls_key, max_upload_bytes=max_upload << 20, session_limit_s=session_limit,
+        tracker=tracker_of(tracker), key=key, announce=announce,
+    )  # fmt: skip
+    serve(settings)
 
 
 @device.command("agent")
@@ -87,11 +78,36 @@ def agent(
     show(f"Wrote {write_agent(out)}. On the board: python3 {out.name} serve")
 
 
+@device.command("build")
+def build_native(
+    android_ndk: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Build for Android with this NDK.")
+    ] = None,
+    prefix: Annotated[
+        str, typer.Option(metavar="NAME", help="Build with that compiler: aarch64-linux-gnu.")
+    ] = "",
+    opencl_headers: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where CL/cl.h is.")
+    ] = None,
+    json: options.JsonFile = None,
+) -> None:
+    """Build the OpenCL runtime and the runner of bundles, for this machine or another."""
+    from millifit.targets.native import Toolchain, build
+
+    toolchain = Toolchain(android_ndk=android_ndk, prefix=prefix)
+    folders = {
+        "opencl": str(build("opencl", toolchain=toolchain, headers=opencl_headers)),
+        "runner": str(build("runner", toolchain=toolchain)),
+    }
+    write_json(folders, json)
+    show_facts(folders)
+
+
 @device.command("probe")
 def probe_device(
-    device: Annotated[str, typer.Option(metavar="HOST:PORT", help="The device's address.")],
-    token_file: TokenFile = None,
-    ca: Authority = None,
+    device: options.Device = None,
+    token_file: options.DeviceToken = None,
+    ca_file: options.DeviceCa = None,
     json: options.JsonFile = None,
 ) -> None:
     """Say what a device is, and check the way to it."""
@@ -99,6 +115,11 @@ def probe_device(
     from millifit.targets.remote.credentials import find_credentials
     from millifit.targets.remote.remote_device import device_facts
 
-    facts = device_facts(DeviceAddress.parse(device), find_credentials(token_file, ca))
+    if device is None:
+        raise UsageError("name the device: --device HOST:PORT.")
+    credentials = find_credentials(
+        Path(token_file) if token_file else None, Path(ca_file) if ca_file else None
+    )
+    facts = device_facts(DeviceAddress.parse(device), credentials)
     write_json(facts.to_dict(), json)
     show_facts(facts.to_dict())
