@@ -103,7 +103,13 @@ class Target:
 
     @property
     def fp32_lanes(self) -> int:
-        """float32 values in one vector register: 16 for AVX-512, 8 for AVX2, 4 for NEON."""
+        """float32 values that move together: 16 for AVX-512, 8 for AVX2, 4 for NEON.
+
+        On a GPU what one thread reads at once: 4 with OpenCL, 8 with CUDA, whose tensor cores take
+        channels in eights.
+        """
+        if self.gpu is not None:
+            return 4 if self.gpu.api == "opencl" else 8
         return self.vector_bits // 32
 
     def __post_init__(self) -> None:

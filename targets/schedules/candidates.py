@@ -18,8 +18,10 @@ _SAMPLES = 11  # of schedules for an operator without a rule
 def candidates(kernel: Kernel, target: Target) -> tuple[Choice, ...]:
     """A handful of choices, the rule's own first: the empty one.
 
-    Only it for an operator whose schedule has nothing to choose.
+    Only it for an operator whose schedule has nothing to choose, and on GPUs.
     """
+    if target.gpu is not None:
+        return ((),)
     match kernel.op:
         case "conv2d":
             others = conv2d_candidates(kernel, target)
