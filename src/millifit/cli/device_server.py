@@ -78,31 +78,6 @@ def agent(
     show(f"Wrote {write_agent(out)}. On the board: python3 {out.name} serve")
 
 
-@device.command("build")
-def build_native(
-    android_ndk: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Build for Android with this NDK.")
-    ] = None,
-    prefix: Annotated[
-        str, typer.Option(metavar="NAME", help="Build with that compiler: aarch64-linux-gnu.")
-    ] = "",
-    opencl_headers: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where CL/cl.h is.")
-    ] = None,
-    json: options.JsonFile = None,
-) -> None:
-    """Build the OpenCL runtime and the runner of bundles, for this machine or another."""
-    from millifit.targets.native import Toolchain, build
-
-    toolchain = Toolchain(android_ndk=android_ndk, prefix=prefix)
-    folders = {
-        "opencl": str(build("opencl", toolchain=toolchain, headers=opencl_headers)),
-        "runner": str(build("runner", toolchain=toolchain)),
-    }
-    write_json(folders, json)
-    show_facts(folders)
-
-
 @device.command("probe")
 def probe_device(
     device: options.Device = None,
