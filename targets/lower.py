@@ -21,6 +21,7 @@ from millifit.targets.lowering import (
     sequence,
     strided,
 )
+from millifit.targets.lowering.batches import check_batched_calls
 from millifit.targets.lowering.sizes import check_sizes
 from millifit.targets.lowering.tensors import Tensors
 from millifit.targets.network import Network, Node
@@ -44,6 +45,7 @@ def lower(network: Network, target: Target) -> Program:
             state.done.add(node.name)
             _lower_node(state, node)
     outputs = tuple(state.leave(name) for name in network.outputs)
+    check_batched_calls([network.types[name] for name in network.inputs], state.calls)
     return Program(
         name=network.name,
         inputs=network.inputs,

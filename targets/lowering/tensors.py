@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from millifit.errors import ModelError
 from millifit.targets.kernel import Kernel
+from millifit.targets.lowering.batches import check_batch
 from millifit.targets.network import Array, Network, Node, TensorType
 from millifit.targets.program import Call
 from millifit.targets.target import HALF, Target, activation_dtype
@@ -118,11 +119,7 @@ class Tensors:
     def enter(self, name: str) -> None:
         """Start with an input of the network."""
         kind = self.network.types[name]
-        if len(kind.shape) == 4 and kind.shape[0] != 1:
-            raise ModelError(
-                f"the model's input '{name}' has batch {kind.shape[0]}; millifit fits the latency "
-                "of one inference: export the model with batch 1, or pass --input-shape 1,..."
-            )
+        check_batch(name, kind, self.target)
         self.types[name] = kind
         self.real[name] = Value(tensor=name, shape=kind.shape, dtype=kind.dtype, last=False)
 
