@@ -33,6 +33,10 @@ VERBS = (
 ROOT = Path(__file__).resolve().parent.parent
 PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+COMPILED = {
+    "target": "local", "bundle": "b/local", "size_bytes": 14_200_000, "kernels": 31,
+    "planned_memory_bytes": 20_500_000, "without_rule": [], "seconds": 12.34,
+}  # fmt: skip
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
 
 TUNING = {
@@ -101,7 +105,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
         "predict_architectures": ARCHITECTURES,
         "search": {"front": result["trials"][:2]},
         "compress": {"size_bytes": 1},
-        "compile_model": {"bundles": [{"target": "local", "tuning": TUNING}]},
+        "compile_model": {"bundles": [COMPILED | {"tuning": TUNING}], "failed": []},
         "verify": {"passed": True},
         "run": {"samples": 1},
     }
@@ -386,10 +390,39 @@ def test_bars_lie_where_a_kernel_runs(start: float, length: float, expected: str
 
 
 def test_compile_takes_many_targets(calls: Calls) -> None:
-    """--target may be repeated; 'local' is the default."""
-    run_line("compile net.onnx --target local --target rpi4 --threads 2 --out b")
+    """--target takes several, may be repeated, and is 'local' unless given."""
+    run_line("compile net.onnx --target local,rpi4 --target h100 --threads 2 --out b")
+    done = run_line("compile net.onnx --out b")
+    assert [options["targets"] for _, _, options in calls] == [["local", "rpi4", "h100"], ["local"]]
+    assert re.search(r"local +14\.20 +20\.50 +31 +0 +12\.3", done.stdout)
+
+
+def test_compile_in_one_precision(calls: Calls) -> None:
+    """--precision is the whole network's; a list of them is for fit."""
+    run_line("compile net.onnx --out b --precision fp16")
     run_line("compile net.onnx --out b")
-    assert [options["targets"] for _, _, options in calls] == [["local", "rpi4"], ["local"]]
+    assert [options["precision"] for _, _, options in calls] == ["fp16", "fp32"]
+    done = run_line("compile net.onnx --out b --precision fp16,int8")
+    assert (done.exit_code, "name one precision" in done.stderr) == (2, True)
+    assert run_line("compile net.onnx --out b --precision fp8").exit_code == 2
+    assert run_line("compile net.onnx --out b --target rpi4,,rpi5").exit_code == 2
+    assert len(calls) == 2
+
+
+def test_targets_that_were_not_compiled_are_named(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The others are shown, each reason is said once, JSON has all, and the command has failed."""
+    failed = [{"target": name, "reason": "no rule for 'Foo'."} for name in ("t4", "h100")]
+    found = {"bundles": [COMPILED | {"tuning": None}], "failed": failed}
+    monkeypatch.setattr("millifit.pipeline.compile_model", lambda *_, **__: found)
+    done = run("compile", "net.onnx", "--out", "b", "--json", str(tmp_path / "out.json"))
+    assert done.exit_code == 1
+    assert "local" in done.stdout
+    wanted = "2 of 3 targets were not compiled: t4, h100: no rule for 'Foo'.\n"
+    assert done.stderr.endswith(wanted)
+    assert json.loads((tmp_path / "out.json").read_text())["failed"] == failed
+    assert calls == []
 
 
 def test_tuning_is_for_seconds_and_shows_what_it_gained(calls: Calls) -> None:
