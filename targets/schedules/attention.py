@@ -111,11 +111,12 @@ def attention(kernel: Kernel, target: Target) -> KernelCode:
     return KernelCode(
         function=parameters.function(body),
         operands=tuple(operands.values()),
-        pack=_pack,
+        pack=packed,
     )
 
 
-def _pack(constants: Constants) -> tuple[Array, ...]:
+def packed(constants: Constants) -> tuple[Array, ...]:
+    """The operands of a call."""
     scale = np.asarray(constants["scale"], np.float32).reshape(1)
     return (scale, epilogue.pack_scalars(constants))
 

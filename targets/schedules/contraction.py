@@ -55,9 +55,9 @@ def shape_of(kernel: Kernel) -> Shape:
     )  # fmt: skip
 
 
-def _flattened(shape: Shape) -> Shape:
+def flattened(shape: Shape, batch: int = 1) -> Shape:
     """A pointwise convolution as one row of positions."""
-    positions = shape.out_height * shape.out_width
+    positions = batch * shape.out_height * shape.out_width
     return Shape(
         height=1, width=positions, inputs=shape.inputs, groups=shape.groups, out_height=1,
         out_width=positions, outputs=shape.outputs, kernel=(1, 1), strides=(1, 1),
@@ -83,7 +83,7 @@ def design(kernel: Kernel, target: Target) -> Design:
     whole = staged_rows * row_elements * itemsize <= target.l2_bytes // 2
     whole = bool(decided(kernel, "whole", int(whole), (0, 1) if needed else ()))
     if pointwise and not padded and (whole or not needed):
-        shape = _flattened(shape)
+        shape = flattened(shape)
         staged_rows, row_elements = 1, shape.width * shape.inputs * shape.groups
     staging = None
     if needed:

@@ -57,11 +57,12 @@ def matmul(kernel: Kernel, target: Target) -> KernelCode:
 
     body = tir.loop(batch, sample, name="batch", parallel=parallel and not over_panels)
     return KernelCode(
-        function=parameters.function(body), operands=tuple(operands.values()), pack=_pack
+        function=parameters.function(body), operands=tuple(operands.values()), pack=packed
     )
 
 
-def _pack(constants: Constants) -> tuple[Array, ...]:
+def packed(constants: Constants) -> tuple[Array, ...]:
+    """The operands of a call."""
     scale = np.asarray(constants.get("scale", 1.0), np.float32).reshape(1)
     return (scale, epilogue.pack_scalars(constants))
 

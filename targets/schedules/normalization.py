@@ -25,13 +25,7 @@ def normalization(kernel: Kernel, target: Target) -> KernelCode:
     """
     channels = kernel.output.shape[-1]
     rows = kernel.output.elements // channels
-    per_channel = TensorType(shape=(channels,), dtype="float32")
-    operands = {
-        "weight": per_channel,
-        "bias": per_channel,
-        "epsilon": TensorType(shape=(1,), dtype="float32"),
-        "scalars": epilogue.SCALARS_TYPE,
-    }
+    operands = operands_of(kernel)
     parameters = signature(kernel, operands)
     views = parameters.views
     lanes = target.fp32_lanes
@@ -45,8 +39,19 @@ def normalization(kernel: Kernel, target: Target) -> KernelCode:
             tir.loop(rows, row, name="row", parallel=parallel and rows > 1)
         ),
         operands=tuple(operands.values()),
-        pack=lambda constants: _pack(constants, channels),
+        pack=lambda constants: pack(constants, channels),
     )
+
+
+def operands_of(kernel: Kernel) -> dict[str, TensorType]:
+    """What there is per channel, and the scalars."""
+    per_channel = TensorType(shape=kernel.output.shape[-1:], dtype="float32")
+    return {
+        "weight": per_channel,
+        "bias": per_channel,
+        "epsilon": TensorType(shape=(1,), dtype="float32"),
+        "scalars": epilogue.SCALARS_TYPE,
+    }
 
 
 def _row(
@@ -90,7 +95,9 @@ def _row(
     return [*written, *summing, named, *tir.vectors(channels, scale, widest=lanes)]
 
 
-def _pack(constants: Constants, channels: int) -> tuple[Array, ...]:
+def pack(constants: Constants, channels: int) -> tuple[Array, ...]:
+    """The operands of a call."""
+
     def per_channel(name: str, default: float) -> Array:
         given = constants.get(name, np.float32(default))
         values = np.broadcast_to(np.asarray(given, np.float32).ravel(), (channels,))

@@ -30,7 +30,7 @@ _IN_FLIGHT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
+class Run:
     """Neighbouring axes that are all reduced, or all kept: positions, and elements between two."""
 
     extent: int
@@ -38,9 +38,9 @@ class _Run:
     reduced: bool
 
 
-def _runs(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[_Run]:
+def runs_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[Run]:
     """The axes of more than one position, merged where neighbours are treated alike."""
-    merged: list[_Run] = []
+    merged: list[Run] = []
     stride = 1
     for axis in range(len(shape) - 1, -1, -1):
         extent, reduced = shape[axis], axis in axes
@@ -48,9 +48,9 @@ def _runs(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[_Run]:
             continue
         if merged and merged[0].reduced == reduced:
             first = merged[0]
-            merged[0] = _Run(extent=extent * first.extent, stride=first.stride, reduced=reduced)
+            merged[0] = Run(extent=extent * first.extent, stride=first.stride, reduced=reduced)
         else:
-            merged.insert(0, _Run(extent=extent, stride=stride, reduced=reduced))
+            merged.insert(0, Run(extent=extent, stride=stride, reduced=reduced))
         stride *= extent
     return merged
 
@@ -82,8 +82,8 @@ class _Writer:
             kernel.op, kernel.op
         )
         self.count = math.prod(shape[axis] for axis in axes)
-        runs = _runs(shape, axes)
-        self.inner = runs.pop() if runs else _Run(extent=1, stride=1, reduced=False)
+        runs = runs_of(shape, axes)
+        self.inner = runs.pop() if runs else Run(extent=1, stride=1, reduced=False)
         self.kept = [run for run in runs if not run.reduced]
         self.reduced = [run for run in runs if run.reduced]
         self.extreme = self.op in ("reduce_max", "reduce_min")
@@ -100,7 +100,7 @@ class _Writer:
     def code(self) -> list[tir.Statement]:
         """Loops over what is kept, each position reduced."""
 
-        def along(runs: list[_Run], read: tir.Expr, to: tir.Expr) -> list[tir.Statement]:
+        def along(runs: list[Run], read: tir.Expr, to: tir.Expr) -> list[tir.Statement]:
             if not runs:
                 return self._across(read, to) if self.inner.reduced else self._beside(read, to)
             run, *others = runs
@@ -170,7 +170,7 @@ class _Writer:
         return tir.store(self.views["output"], to, self._finished(value, lanes), lanes)
 
     def _over(
-        self, read: tir.Expr, body: moves.Body, runs: list[_Run] | None = None
+        self, read: tir.Expr, body: moves.Body, runs: list[Run] | None = None
     ) -> list[tir.Statement]:
         """`body(read)` at every position that the outer reduced axes have."""
         runs = self.reduced if runs is None else runs
@@ -228,7 +228,7 @@ class _Writer:
         self, read: tir.Expr, to: tir.Expr, offsets: list[int], lanes: int
     ) -> list[tir.Statement]:
         """Vectors at `offsets`, reduced side by side; few of them with several sums each."""
-        run = self.reduced[-1] if self.reduced else _Run(extent=1, stride=0, reduced=True)
+        run = self.reduced[-1] if self.reduced else Run(extent=1, stride=0, reduced=True)
         chains = max(1, min(run.extent, _IN_FLIGHT // len(offsets)))
         places = list(itertools.product(range(chains), range(len(offsets))))
         allocation, totals = tir.scratch("totals", len(places) * lanes, self.held, registers=True)

@@ -1,0 +1,283 @@
+"""Convolution and dense layers on a GPU: a thread computes a tile of positions by channels.
+
+Its sums stay in registers, as vectors of 4 channels; the map is read as it lies, 4 input channels
+at a time. The weights are ``[KH][KW][I][O]``: threads beside each other read neighbours and share
+their inputs. What lies outside the map counts as zero by a selection, not a branch; rows outside
+are left out of the loop.
+
+A device that computes in half precision adds four products in it, and such sums in float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import tirx
+
+from millifit.targets.kernel import Kernel
+from millifit.targets.network import Array
+from millifit.targets.schedules import epilogue, tir
+from millifit.targets.schedules.code import Constants, KernelCode
+from millifit.targets.schedules.gpu.contraction_plan import Plan, plan
+from millifit.targets.schedules.gpu.elementwise import LANES
+from millifit.targets.schedules.gpu.finish import finish
+from millifit.targets.schedules.gpu.launch import (
+    Place,
+    barrier,
+    launch,
+    registers,
+    shared,
+    unravel,
+    when,
+)
+from millifit.targets.schedules.gpu.memory import Memory, memory
+from millifit.targets.target import Gpu
+
+
+def contraction(kernel: Kernel, gpu: Gpu) -> KernelCode:
+    """Code of a conv2d or dense kernel, in fp32, fp16 or with integers."""
+    made = plan(kernel, gpu)
+    held = memory(kernel, gpu, made.operands)
+    body = launch(made.groups, made.threads, _Writer(made, held).thread)
+    return KernelCode(
+        function=held.function(body), operands=tuple(made.operands.values()),
+        pack=lambda constants: _pack(made, constants),
+    )  # fmt: skip
+
+
+def _pack(made: Plan, constants: Constants) -> tuple[Array, ...]:
+    """Weights, bias and, of integers, the scales of the sums."""
+    shape, wide = made.shape, made.padded_outputs
+    outputs, groups = shape.outputs, shape.groups
+    given = constants["weight"].reshape(groups, outputs, shape.inputs, *shape.kernel)
+    weight = np.zeros((groups, *shape.kernel, shape.inputs, wide), made.weight_dtype)
+    weight[..., :outputs] = given.transpose(0, 3, 4, 2, 1)
+
+    def per_channel(values: Array, dtype: str) -> Array:
+        packed = np.zeros((groups, wide), dtype)
+        packed[:, :outputs] = values.reshape(groups, outputs)
+        return packed.ravel()
+
+    arrays = [weight.ravel()]
+    arrays.append(per_channel(constants["bias"], "int32" if made.kernel.integer else "float32"))
+    if made.kernel.integer:
+        scales = epilogue.channel_multiplier(constants, made.kernel)
+        arrays.append(per_channel(scales, "float32"))
+    return (*arrays, epilogue.pack_scalars(constants))
+
+
+class _Writer:
+    """Writes the code of one plan."""
+
+    def __init__(self, made: Plan, held: Memory) -> None:
+        self.plan, self.held = made, held
+        self.half = made.kernel.precision == "fp16" and held.computes_half
+        self.sums = "int32" if made.kernel.integer else "float32"
+        self.tile = [(p, v) for p in range(made.positions) for v in range(made.vectors)]
+
+    def thread(self, group: Place, local: Place) -> list[tir.Statement]:
+        """One thread: its tile, and a share of the sums where they are split."""
+        made, tiles = self.plan, self.plan.tiles
+        panel = group[0] * made.threads[0] + local[0]
+        tile = group[1] * made.threads[1] + local[1]
+        count = tiles[0] * tiles[1] * tiles[2]
+        exists = []
+        if made.groups[0] * made.threads[0] != made.panels:
+            exists.append(panel < made.panels)
+        if made.groups[1] * made.threads[1] != count:
+            exists.append(tile < count)
+        if made.slices == 1:
+            allocation, sums = registers("sums", len(self.tile), self.sums, LANES)
+            work = [*self._multiplied(panel, tile, local[2], sums)]
+            work += self._stored(panel, tile, [tir.load(sums, j) for j in range(len(self.tile))])
+            return [allocation, *(when(tirx.all(*exists), work) if exists else work)]
+        # All threads meet at the barrier: those beyond the last tile repeat it.
+        panel = tirx.min(panel, made.panels - 1)
+        tile = tirx.min(tile, count - 1)
+        return self._split(panel, tile, local)
+
+    def _split(self, panel: tir.Expr, tile: tir.Expr, local: Place) -> list[tir.Statement]:
+        made = self.plan
+        size = made.threads[0] * made.threads[1]
+        own, sums = registers("sums", len(self.tile), self.sums, LANES)
+        common, parts = shared("parts", len(self.tile) * size * made.slices, self.sums, LANES)
+        place = local[1] * made.threads[0] + local[0]
+        written = [own, common, *self._multiplied(panel, tile, local[2], sums)]
+
+        def part(j: int, piece: tir.Expr) -> tir.Expr:
+            return (piece * len(self.tile) + j) * size + place
+
+        written += [
+            tir.store(parts, part(j, local[2]), tir.load(sums, j)) for j in range(len(self.tile))
+        ]
+        written.append(barrier())
+        totals = []
+        for j in range(len(self.tile)):
+            total = tir.load(parts, part(j, tir.const(0)))
+            for piece in range(1, made.slices):
+                total = total + tir.load(parts, part(j, tir.const(piece)))
+            totals.append(total)
+        return [*written, *when(local[2] < 1, self._stored(panel, tile, totals))]
+
+    def _place(self, panel: tir.Expr, tile: tir.Expr) -> tuple[tir.Expr, ...]:
+        """Group, first channel in it, sample, row and first column of a tile."""
+        made = self.plan
+        per_group = made.panels // made.shape.groups
+        group, block = unravel(panel, (made.shape.groups, per_group))
+        sample, row, column = unravel(tile, made.tiles)
+        # The last tile of a row begins early enough to be whole: both write the same there.
+        last = tir.const(made.shape.out_width - made.positions)
+        start = column * made.positions
+        if made.shape.out_width % made.positions:
+            start = tirx.min(start, last)
+        return group, block * (made.vectors * LANES), sample, row, start
+
+    def _multiplied(
+        self, panel: tir.Expr, tile: tir.Expr, piece: tir.Expr, sums: tir.Buffer
+    ) -> list[tir.Statement]:
+        """All sums of a tile, of this thread's share of the input channels."""
+        made, shape = self.plan, self.plan.shape
+        group, channel, sample, row, column = self._place(panel, tile)
+        zero = tir.const(0, self.sums, LANES)
+        written = [tir.store(sums, j, zero) for j in range(len(self.tile))]
+        top = row * shape.strides[0] - shape.pads[0]
+        left = column * shape.strides[1] - shape.pads[1]
+
+        def tap(ky: tir.Expr, kx: tir.Expr) -> list[tir.Statement]:
+            source_row = sample * shape.height + top + ky * shape.dilations[0]
+            code, places, inside = self._columns(left + kx * shape.dilations[1])
+            starts = [
+                (source_row * shape.width + place) * (shape.inputs * shape.groups)
+                + group * shape.inputs
+                for place in places
+            ]
+            weight = ((group * shape.kernel[0] + ky) * shape.kernel[1] + kx) * shape.inputs
+            width = made.padded_outputs
+
+            def step(i: tir.Expr) -> list[tir.Statement]:
+                at = (i * made.slices + piece) * made.lanes
+                first = (weight + at) * width + channel
+                return self._step([start + at for start in starts], inside, first, width, sums)
+
+            count = made.steps // made.slices
+            if made.steps % made.slices:
+                count = (made.steps - piece + made.slices - 1) // made.slices
+            return [*code, *tir.loop(count, step, name="i")]
+
+        def kernel_row(ky: tir.Expr) -> list[tir.Statement]:
+            return tir.loop(shape.kernel[1], lambda kx: tap(ky, kx), name="kx")
+
+        if not (shape.pads[0] or shape.pads[2]):
+            return [*written, *tir.loop(shape.kernel[0], kernel_row, name="ky")]
+        low, high = taps_inside(top, shape.dilations[0], shape.kernel[0], shape.height)
+        named_low, low = tir.bind("ky_low", low, "int32")
+        named_high, high = tir.bind("ky_high", high, "int32")
+        rows = tir.loop(high - low, kernel_row, name="ky", start=low)
+        return [*written, named_low, named_high, *rows]
+
+    def _columns(
+        self, left: tir.Expr
+    ) -> tuple[list[tir.Statement], list[tir.Expr], list[tir.Expr | None]]:
+        """Where the tile's positions read, and whether that is in the map, where it may not be."""
+        shape = self.plan.shape
+        written: list[tir.Statement] = []
+        places: list[tir.Expr] = []
+        inside: list[tir.Expr | None] = []
+        for p in range(self.plan.positions):
+            at = left + p * shape.strides[1]
+            if shape.pads[1] or shape.pads[3]:
+                limit = tir.const(shape.width - 1)
+                named, place = tir.bind(f"x{p}", tir.clamp(at, tir.const(0), limit), "int32")
+                known, exists = tir.bind(f"in{p}", tirx.EQ(place, at), "bool")
+                written += [named, known]
+                places.append(place)
+                inside.append(exists)
+            else:
+                places.append(at)
+                inside.append(None)
+        return written, places, inside
+
+    def _step(
+        self,
+        starts: list[tir.Expr],
+        inside: list[tir.Expr | None],
+        first: tir.Expr,
+        width: int,
+        sums: tir.Buffer,
+    ) -> list[tir.Statement]:
+        """Some input channels of all positions times their weights."""
+        made = self.plan
+        dtype = "float16" if self.half else self.sums
+        written: list[tir.Statement] = []
+        inputs, weights = [], {}
+        for p, (start, exists) in enumerate(zip(starts, inside, strict=True)):
+            named, value = tir.bind(f"a{p}", self._input(start), dtype, made.lanes)
+            written.append(named)
+            if exists is not None:
+                nothing = tir.const(0, dtype, made.lanes)
+                chosen = tirx.if_then_else(exists, value, nothing)
+                named, value = tir.bind(f"c{p}", chosen, dtype, made.lanes)
+                written.append(named)
+            inputs.append(value)
+        for lane in range(made.lanes):
+            for v in range(made.vectors):
+                value = self._weight(first + lane * width + v * LANES)
+                named, weights[lane, v] = tir.bind(f"w{lane}_{v}", value, dtype, LANES)
+                written.append(named)
+        for j, (p, v) in enumerate(self.tile):
+            total = tir.load(sums, j)
+            products = [
+                tir.splat(lane_of(inputs[p], made.lanes, lane), LANES) * weights[lane, v]
+                for lane in range(made.lanes)
+            ]
+            if self.half:
+                total = total + tir.cast(sum(products[1:], products[0]), "float32", LANES)
+            else:
+                for product in products:
+                    total = total + product
+            written.append(tir.store(sums, j, total))
+        return written
+
+    def _input(self, at: tir.Expr) -> tir.Expr:
+        lanes = self.plan.lanes
+        if self.half:
+            return self.held.read_half("input", at, lanes)
+        value = self.held.read("input", at, lanes)
+        if self.sums == "float32":
+            return value
+        zero_point = epilogue.scalar(self.held.views["scalars"], "input_zero_point")
+        return tir.cast(value, "int32", lanes) - tir.splat(zero_point.astype("int32"), lanes)
+
+    def _weight(self, at: tir.Expr) -> tir.Expr:
+        if self.half:
+            return self.held.read_half("weight", at, LANES)
+        value = self.held.read("weight", at, LANES)
+        return value if self.sums == "float32" else tir.cast(value, "int32", LANES)
+
+    def _stored(
+        self, panel: tir.Expr, tile: tir.Expr, totals: list[tir.Expr]
+    ) -> list[tir.Statement]:
+        """Finish the sums of a tile and write them."""
+        made, shape = self.plan, self.plan.shape
+        group, channel, sample, row, column = self._place(panel, tile)
+        written: list[tir.Statement] = []
+        for (p, v), total in zip(self.tile, totals, strict=True):
+            here = channel + v * LANES
+            pixel = (sample * shape.out_height + row) * shape.out_width + column + p
+            out = pixel * (shape.outputs * shape.groups) + group * shape.outputs + here
+            written += finish(
+                made.kernel, self.held, total, channel=group * made.padded_outputs + here, out=out,
+                left=None if made.whole else shape.outputs - here,
+            )  # fmt: skip
+        return written
+
+
+def lane_of(vector: tir.Expr, lanes: int, lane: int) -> tir.Expr:
+    """One element of a vector."""
+    return vector if lanes == 1 else tir.shuffle([vector], [lane])
+
+
+def taps_inside(start: tir.Expr, step: int, taps: int, extent: int) -> tuple[tir.Expr, tir.Expr]:
+    """Of ``start + k * step``, k in 0 .. taps - 1: the first inside 0 .. extent, and one behind."""
+    low = tirx.max(tir.const(0), tirx.floordiv(step - 1 - start, step))
+    high = tirx.min(tir.const(taps), tirx.floordiv(extent - start + step - 1, step))
+    return low, high
