@@ -57,11 +57,11 @@ class Operand:
         """4 neighbours of a row from column j; what is beyond repeats the last."""
         if self.vectors:
             return self.held.read(self.name, self.at(b, i, j), LANES)
-        last = self.length - 1
-        whole = self.length % LANES == 0
-        places = [j + lane if whole else tirx.min(j + lane, last) for lane in range(LANES)]
-        values = [self.held.read(self.name, self.at(b, i, place)) for place in places]
-        return tir.shuffle(values, range(LANES))
+        columns = tir.index(j, LANES)
+        if self.length % LANES:
+            columns = tirx.min(columns, tir.const(self.length - 1, "int32", LANES))
+        start = tir.splat(self.at(b, i, tir.const(0)), LANES)
+        return self.held.gather(self.name, start + columns * tir.const(self.column, "int32", LANES))
 
 
 def operand(kernel: Kernel, held: Memory, name: str, attribute: str, length: int) -> Operand:

@@ -13,6 +13,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 from tvm.tirx import stmt
+from tvm.tirx.expr import BufferLoad
 
 from millifit.targets.kernel import Kernel
 from millifit.targets.memory_plan import ALIGNMENT
@@ -43,6 +44,10 @@ class Memory:
             return tir.external(call, "float32", lanes, tir.const(0), address)
         value = tir.load(view, at, lanes)
         return half.widen(value, dtype, lanes) if dtype in _HALVES else value
+
+    def gather(self, name: str, at: tir.Expr) -> tir.Expr:
+        """float32 elements at the places that a vector of indices names."""
+        return BufferLoad(self.views[name], [at])
 
     def read_half(self, name: str, at: tir.Expr, lanes: int = 1) -> tir.Expr:
         """`lanes` neighbours as the float16 they are; only where `computes_half`."""
