@@ -8,7 +8,7 @@ from typing import Self
 
 from millifit.errors import UsageError
 
-_FORM = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(\d{1,5})(?:/([\w.-]{1,64}))?")
+_FORM = re.compile(r"(\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\]|[^\s:/\[\]]+):(\d{1,5})(?:/([\w.-]{1,64}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,7 +150,7 @@ class DevicePool:
                 seeker.start()
             self._changed.notify_all()
         if error is not None:
-            self._progress.note(f"{error} Looking for it again.")
+            self._progress.note(f"{str(error).rstrip('.')}. Looking for it again.")
 
     def _seek(self) -> None:
         found: RemoteDevice | None = None

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from millifit.targets.runner.child import ChildLostError, RequestFailedError
@@ -25,9 +25,12 @@ Answer = Callable[[Mapping[str, Any]], object]
 class ForkedWorker:
     """A running worker. It ends with the process that forked it."""
 
-    def __init__(self, make: Callable[[], Answer], *, lifeline: int) -> None:
+    def __init__(
+        self, make: Callable[[], Answer], *, lifeline: int, others: Sequence[int] = ()
+    ) -> None:
         """`make()` is called in the worker, its result with every request.
 
+        The worker closes `others`: descriptors whose ends tell somebody that this process ended.
         Where `lifeline`, a descriptor of this process, becomes readable at its end, `ask` raises
         EOFError: nobody waits for the answer.
         """
@@ -38,7 +41,7 @@ class ForkedWorker:
         self._unread = b""
         self.pid = os.fork()
         if self.pid == 0:
-            for inherited in (self._requests, self._answers, lifeline):
+            for inherited in (self._requests, self._answers, lifeline, *others):
                 os.close(inherited)
             _serve(make, requests, answers)
         os.close(requests)

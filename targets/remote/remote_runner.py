@@ -42,6 +42,7 @@ from millifit.targets.timing import Failed, Samples, TimingPolicy
 T = TypeVar("T")
 
 _ATTEMPTS = 3
+_MOST_DEATHS = 2
 _MOST_COMPILERS = 4
 _REASON_CHARACTERS = 500
 _LEAVING_S = 5.0
@@ -178,16 +179,22 @@ class RemoteRunner:
             raise TargetError(f"{device.address}: {mismatch}")
 
     def _persist(self, work: Callable[[RemoteDevice], T]) -> T:
-        """Do it on some device; on another, or once more, where that one is lost."""
-        for attempt in range(_ATTEMPTS):
+        """Do it on some device; on another, or once more, where that one is lost.
+
+        Raises SessionDiedError where it killed a session twice, on a device that was still there.
+        """
+        deaths = 0
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._pool.borrow() as device:
                     return work(device)
             except DeviceLostError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise TargetError(
-                        f"{error} This happened {_ATTEMPTS} times in a row."
-                    ) from error
+                deaths += isinstance(error, SessionDiedError)
+                if deaths == _MOST_DEATHS:
+                    raise
+                if attempt == _ATTEMPTS:
+                    why = str(error).rstrip(".")
+                    raise TargetError(f"{why}: the third time in a row.") from error
         raise AssertionError
 
     def _time_kernel(
@@ -196,19 +203,12 @@ class RemoteRunner:
         library = self._compilers.library(kernel, target)
         if isinstance(library, Failed):
             return library
-        deaths = 0
-
-        def time(device: RemoteDevice) -> Samples | Failed:
-            nonlocal deaths
-            try:
-                return self._time_library(device, library, kernel, target, policy, seed)
-            except SessionDiedError as error:
-                deaths += 1
-                if deaths == 2:  # with the same kernel, on a device that is still there
-                    return Failed(reason=str(error)[:_REASON_CHARACTERS])
-                raise
-
-        return self._persist(time)
+        try:
+            return self._persist(
+                lambda device: self._time_library(device, library, kernel, target, policy, seed)
+            )
+        except SessionDiedError as error:
+            return Failed(reason=str(error)[:_REASON_CHARACTERS])
 
     def _time_library(
         self,

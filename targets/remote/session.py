@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,18 @@ class MissingFileError(MeasurementError):
 class Session:
     """Answers requests; holds the files that were uploaded and the workers that use them."""
 
-    def __init__(self, folder: Path, *, most_bytes: int, lifeline: int) -> None:
-        """`folder` is the session's, and holds at most `most_bytes` of what was uploaded."""
+    def __init__(
+        self, folder: Path, *, most_bytes: int, lifeline: int, others: Sequence[int] = ()
+    ) -> None:
+        """`folder` is the session's, and holds at most `most_bytes` of what was uploaded.
+
+        `lifeline` and `others` are what `ForkedWorker` wants to know.
+        """
         self._files = folder / "files"
         self._bundles = folder / "bundles"
         self._most_bytes = most_bytes
         self._lifeline = lifeline
+        self._others = others
         self._workers: dict[str, ForkedWorker] = {}
         self._files.mkdir()
 
@@ -113,7 +119,7 @@ class Session:
                         os.environ[key] = str(value)
                 return DeviceWorker().answer
 
-            self._workers[name] = ForkedWorker(begin, lifeline=self._lifeline)
+            self._workers[name] = ForkedWorker(begin, lifeline=self._lifeline, others=self._others)
         return self._workers[name]
 
     def _end_worker(self, name: str) -> None:
@@ -192,7 +198,9 @@ def serve_session(
     scratch.mkdir()
     os.environ["TMPDIR"] = str(scratch)
     tempfile.tempdir = str(scratch)
-    session = Session(folder, most_bytes=most_bytes, lifeline=lifeline)
+    session = Session(
+        folder, most_bytes=most_bytes, lifeline=lifeline, others=[connection.fileno()]
+    )
     try:
         tvm_ffi.register_global_func(
             FUNCTION, lambda message: session.answer(message), override=True
