@@ -397,6 +397,15 @@ def test_compile_takes_many_targets(calls: Calls) -> None:
     assert re.search(r"local +14\.20 +20\.50 +31 +0 +12\.3", done.stdout)
 
 
+def test_compile_into_a_signed_portfolio(calls: Calls) -> None:
+    """--portfolio and --sign reach the pipeline."""
+    done = run_line("compile net.onnx --target local,rpi4 --portfolio --sign key.pem --out p")
+    run_line("compile net.onnx --out b")
+    given = [(options["portfolio"], options["key"]) for _, _, options in calls]
+    assert given == [(True, Path("key.pem")), (False, None)]
+    assert done.stdout.endswith("Portfolio: p\n")
+
+
 def test_compile_in_one_precision(calls: Calls) -> None:
     """--precision is the whole network's; a list of them is for fit."""
     run_line("compile net.onnx --out b --precision fp16")
@@ -573,6 +582,8 @@ def test_documented_command_is_understood(
     """Every command shown to people is one that the command line knows, options included."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("millifit.doctor.examine", list)
+    monkeypatch.setattr("millifit.targets.remote.serve.serve", lambda _settings: None)
+    monkeypatch.setattr("millifit.targets.native.build", lambda *_, **__: tmp_path)
     done = run_line(line.removeprefix("millifit "))
     assert done.exit_code in (0, 1, 2)
     assert "Usage:" not in done.stderr

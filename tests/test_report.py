@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import json
 import re
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from millifit.console import result_table
 from millifit.errors import RunFolderError
 from millifit.report import export_csv, export_json, parse_result, read_plain, write_report
-from millifit.report.chart import change, digits, fold
+from millifit.report.chart import change, digits, fold, reference_intervals
 from millifit.report.kernel_charts import TOP_KERNELS, kernel_times, layer_choices, waterfall
 from millifit.report.network_charts import pareto, pareto_front, prediction
 from millifit.report.page import render_page, verdict_lines
@@ -70,6 +73,37 @@ def test_browser_draws_without_accuracy_or_int8(
     assert console == ""
     assert f'data-drawn="{len(CHARTS)}"' in dom
     assert "Size, MB" in dom
+
+
+def test_an_emulated_device_is_labelled(result: dict[str, Any]) -> None:
+    """Page and terminal say first that times mean nothing, and why ONNX Runtime is missing."""
+    result["device"] = {
+        "cpu": "paper", "machine": "aarch64", "gpu": None, "reach": "remote", "emulated": True,
+    }  # fmt: skip
+    result["reference"] = {
+        "onnxruntime_fp32_s": None, "onnxruntime_int8_s": None, "missing": "only bundles run there",
+    }  # fmt: skip
+    lines = [
+        "Emulated device: it computes as the real one does, but its times mean nothing.",
+        "ONNX Runtime was not timed: only bundles run there.",
+    ]
+    page = render_page(parse_result(result))
+    assert [f'<p class="caveat">{line}</p>' in page for line in lines] == [True, True]
+    assert page.index("caveat", page.index("<h1>")) < page.index("verdict", page.index("<h1>"))
+    console = Console(width=120, file=io.StringIO())
+    console.print(result_table(parse_result(result)))
+    assert all(line in console.file.getvalue() for line in lines)
+    assert "ONNX Runtime fp32" not in console.file.getvalue()
+
+
+def test_the_cpu_beside_a_gpu_is_named(result: dict[str, Any]) -> None:
+    """ONNX Runtime's times are the processor's where the target is a GPU."""
+    result["device"] = {
+        "cpu": "some", "machine": "x86_64", "gpu": "pocl", "reach": "local", "emulated": False,
+    }  # fmt: skip
+    assert [name for name, _ in reference_intervals(parse_result(result))] == [
+        "ONNX Runtime fp32 on the CPU", "ONNX Runtime int8 on the CPU",
+    ]  # fmt: skip
 
 
 def test_page_loads_nothing(result: dict[str, Any]) -> None:

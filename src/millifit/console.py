@@ -20,7 +20,15 @@ from rich.progress import (
 from rich.table import Table
 
 from millifit.progress import Advance
-from millifit.report.chart import bound, change, milliseconds, percent, reference_intervals, span
+from millifit.report.chart import (
+    bound,
+    caveats,
+    change,
+    milliseconds,
+    percent,
+    reference_intervals,
+    span,
+)
 from millifit.report.result import Interval, Result, Subject
 
 LONGEST_NAME = 40
@@ -93,6 +101,7 @@ def result_table(result: Result) -> RenderableType:
             table.add_row(name, *_latency(value, base), "", "", "")
     heading = f"{fold(result.model)} on {result.target}, threads: {result.runtime_threads}"
     lines = [
+        *(f"[bold yellow]{escape(line)}[/]" for line in caveats(result)),
         "Measured interleaved in one run; ratio is to the baseline.",
         _prediction(result),
         *_verdict(result),

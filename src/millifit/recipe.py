@@ -26,10 +26,10 @@ class Recipe(BaseModel):
     `mean` and `std` give x = (raw - mean) / std, one value or one per channel. `budget` is "60%"
     of the baseline's measured latency or a time such as "8ms". `max_drop` is in points of accuracy
     (1.0 is one image in a hundred; None: no limit). `precisions` are those that layers may have
-    besides fp32 (None: int8, and w7a8 where the target has it). `tune` is for how many seconds
-    kernels are tuned before anything is priced. `device` is the address of the server on the device
-    that `target` is, if it is not this machine; with it go the files of its token and of the
-    authority of its certificate. Paths are relative to the working directory.
+    besides fp32 (None: int8, w7a8 and, on a GPU, fp16, where the target has them). `tune` is for
+    how many seconds kernels are tuned before anything is priced. `device` is the address of the
+    server on the device that `target` is, if it is not this machine; with it go the files of its
+    token and of the authority of its certificate. Paths are relative to the working directory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -24,6 +24,8 @@ def test_unless_asked_a_run_chooses_what_is_worth_measuring() -> None:
     assert offered(None, BF16) == ("fp32", "int8")
     assert offered(("bf16", "w4"), BF16) == ("fp32", "bf16", "w4")
     assert offered(("fp32",), BF16) == ("fp32",)
+    assert offered(None, find_target("pixel4-gpu")) == ("fp32", "fp16")
+    assert offered(None, find_target("t4")) == ("fp32", "fp16", "int8")
 
 
 def test_a_precision_that_the_target_lacks_is_refused() -> None:

@@ -93,7 +93,7 @@ def measure(
     short for it.
     """
     from millifit import pipeline
-    from millifit.pipeline.reach import remote_device
+    from millifit.pipeline.reach import device_access
     from millifit.recipe import resolve_recipe
 
     if (model is None) == (space is None):
@@ -114,7 +114,7 @@ def measure(
         seconds=None if seconds is None else duration_s(seconds),
         until=None if until is None else share(until),
         target=settings.target,
-        device=remote_device(settings.device, settings.device_token_file, settings.device_ca),
+        device=device_access(settings.device, settings.device_token_file, settings.device_ca),
         threads=settings.threads,
         store=settings.store,
         input_shape=settings.input_shape,

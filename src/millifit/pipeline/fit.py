@@ -10,7 +10,7 @@ from typing import Any
 from millifit.errors import MeasurementError, TargetError
 from millifit.pipeline.closed_loop import prepare
 from millifit.pipeline.conclude import conclude, trial_row
-from millifit.pipeline.reach import reachable_target, remote_device, timing
+from millifit.pipeline.reach import device_access, reachable_target, timing
 from millifit.pipeline.run_folder import open_run
 from millifit.pipeline.workbench import Timer, Workbench, identity_of, workbench
 from millifit.progress import SILENT, Progress
@@ -86,7 +86,7 @@ def search(
 def _opened(recipe: Recipe, timer: Timer | None, progress: Progress) -> Iterator[Workbench]:
     """The workbench of a recipe, in its run folder, with a timer."""
     parse_budget(recipe.budget)
-    device = remote_device(recipe.device, recipe.device_token_file, recipe.device_ca)
+    device = device_access(recipe.device, recipe.device_token_file, recipe.device_ca)
     target = reachable_target(recipe.target, device, threads=recipe.threads)
     with open_run(Path(recipe.run), identity_of(recipe)) as folder:
         write_recipe(recipe, folder.path / "recipe.yaml")

@@ -21,7 +21,7 @@ from millifit.pipeline.profile_subject import (
     subject_of_models,
     subject_of_space,
 )
-from millifit.pipeline.reach import RemoteDevice, about_device, reachable_target, timing
+from millifit.pipeline.reach import DeviceAccess, about_device, reachable_target, timing
 from millifit.pipeline.tuning import stored_choices, tune_programs
 from millifit.pipeline.workbench import Timer, open_store
 from millifit.profiler.store import Store, default_store_path
@@ -41,7 +41,7 @@ def profile(
     seconds: float | None = None,
     until: float | None = None,
     target: str = "local",
-    device: RemoteDevice | None = None,
+    device: DeviceAccess | None = None,
     threads: int = 1,
     store: str | None = None,
     input_shape: Shape = None,

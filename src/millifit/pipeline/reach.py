@@ -14,12 +14,13 @@ from millifit.progress import Progress
 from millifit.targets.catalog import find_target
 from millifit.targets.remote.address import DeviceAddress
 from millifit.targets.remote.credentials import find_credentials
+from millifit.targets.remote.remote_runner import RemoteRunner
 from millifit.targets.runner.local_runner import LocalRunner
 from millifit.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteDevice:
+class DeviceAccess:
     """Where a device server listens, and the files that one is let in with.
 
     `address` is ``HOST:PORT``, or ``HOST:PORT/KEY`` of a tracker's devices. Files that are not
@@ -31,16 +32,16 @@ class RemoteDevice:
     ca_file: str | None = None
 
 
-def remote_device(
+def device_access(
     address: str | None, token_file: str | None, ca_file: str | None
-) -> RemoteDevice | None:
+) -> DeviceAccess | None:
     """Options as a value; None where no device was named: the run measures on this machine."""
     if address is None:
         return None
-    return RemoteDevice(address=address, token_file=token_file, ca_file=ca_file)
+    return DeviceAccess(address=address, token_file=token_file, ca_file=ca_file)
 
 
-def reachable_target(name: str, device: RemoteDevice | None, *, threads: int) -> Target:
+def reachable_target(name: str, device: DeviceAccess | None, *, threads: int) -> Target:
     """The target of a run, which is this machine or, where one is named, a device elsewhere.
 
     Raises UnknownTarget, and TargetError for one that is neither.
@@ -70,7 +71,7 @@ def about_device(target: Target, environment: Mapping[str, str]) -> dict[str, An
 
 @contextmanager
 def timing(
-    timer: Timer | None, device: RemoteDevice | None, target: Target, progress: Progress
+    timer: Timer | None, device: DeviceAccess | None, target: Target, progress: Progress
 ) -> Iterator[Timer]:
     """The timer that was given, or the device's, or this machine's; ended afterwards.
 
@@ -87,9 +88,7 @@ def timing(
 
 
 @contextmanager
-def _connected(device: RemoteDevice, target: Target, progress: Progress) -> Iterator[Timer]:
-    from millifit.targets.remote.remote_runner import RemoteRunner
-
+def _connected(device: DeviceAccess, target: Target, progress: Progress) -> Iterator[Timer]:
     credentials = find_credentials(
         token_file=None if device.token_file is None else Path(device.token_file),
         ca_file=None if device.ca_file is None else Path(device.ca_file),

@@ -20,7 +20,7 @@ from millifit.pipeline.bundles import (
 )
 from millifit.pipeline.conclude import interval_of
 from millifit.pipeline.final import compare
-from millifit.pipeline.reach import RemoteDevice, about_device, timing
+from millifit.pipeline.reach import DeviceAccess, about_device, timing
 from millifit.pipeline.workbench import Timer, preprocessing_of
 from millifit.progress import SILENT, Progress
 from millifit.targets.importer.onnx_file import read_network
@@ -40,7 +40,7 @@ def verify(
     mean: Numbers = None,
     std: Numbers = None,
     model: str | None = None,
-    device: RemoteDevice | None = None,
+    device: DeviceAccess | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
     timer: Timer | None = None,

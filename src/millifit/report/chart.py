@@ -148,12 +148,25 @@ def limits(
     return {"shapes": lines, "annotations": names}
 
 
+def caveats(result: Result) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    if result.emulated:
+        found.append(
+            "Emulated device: it computes as the real one does, but its times mean nothing."
+        )
+    if result.reference.missing:
+        found.append(f"ONNX Runtime was not timed: {result.reference.missing}.")
+    return found
+
+
 def reference_intervals(result: Result) -> list[tuple[str, Interval | None]]:
     """ONNX Runtime's latencies; one without an interval has zero width."""
     given = result.reference.intervals
+    where = " on the CPU" if result.device is not None and result.device.gpu else ""
     pairs = (
-        ("ONNX Runtime fp32", given.onnxruntime_fp32, result.reference.onnxruntime_fp32_s),
-        ("ONNX Runtime int8", given.onnxruntime_int8, result.reference.onnxruntime_int8_s),
+        (f"ONNX Runtime fp32{where}", given.onnxruntime_fp32, result.reference.onnxruntime_fp32_s),
+        (f"ONNX Runtime int8{where}", given.onnxruntime_int8, result.reference.onnxruntime_int8_s),
     )
     found: list[tuple[str, Interval | None]] = []
     for name, interval, seconds in pairs:

@@ -7,6 +7,7 @@ from html import escape
 from millifit.report.chart import (
     Chart,
     bound,
+    caveats,
     megabytes,
     milliseconds,
     percent,
@@ -62,9 +63,11 @@ def _header(result: Result) -> str:
     )
     threads = f"{result.runtime_threads} thread{'s' if result.runtime_threads != 1 else ''}"
     place = f"on {result.target} ({result.target_cpu}), {threads}, seed {result.seed}"
+    banner = "".join(f'<p class="caveat">{escape(line)}</p>' for line in caveats(result))
     return f"""<header>
 <h1>{escape(result.model)}</h1>
 <p class="soft">{escape(place)}</p>
+{banner}
 <div class="verdict{"" if result.met else " missed"}"><strong>{verdict}</strong>
 {"".join(f"<p>{escape(line)}</p>" for line in verdict_lines(result))}</div>
 <ul class="facts">{items}</ul>

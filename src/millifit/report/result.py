@@ -81,6 +81,16 @@ class Reference(Value):
     intervals: ReferenceIntervals = ReferenceIntervals()
 
 
+class Device(Value):
+    """What measured: this machine, or a device elsewhere; what is `emulated` has no speed."""
+
+    cpu: str
+    machine: str
+    gpu: str | None
+    reach: str
+    emulated: bool
+
+
 class Layer(Value):
     """What was decided for one layer."""
 
@@ -166,6 +176,7 @@ class Result(Value):
     model: str
     target: str
     target_cpu: str
+    device: Device | None = None
     runtime_threads: int
     seed: int
     budget: Budget
@@ -191,6 +202,11 @@ class Result(Value):
         """
         relative = self.ratio is not None and self.budget.text.endswith("%")
         return self.ratio.high if relative and self.ratio is not None else None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether times are an emulator's."""
+        return self.device is not None and self.device.emulated
 
     @property
     def accuracy_drop(self) -> float | None:
