@@ -37,6 +37,11 @@ def sign(folder: Path, key: Path) -> tuple[Path, ...]:
     return tuple(write_atomically(_beside(s), private.sign(s.read_bytes())) for s in subjects)
 
 
+def check_key(key: Path) -> None:
+    """Raise UsageError where `key` is no private Ed25519 key: before work is put into signing."""
+    _private_key(key)
+
+
 def check_signature(folder: Path, public_key: Path) -> None:
     """Raise BundleError unless a bundle or portfolio was signed by the owner of the key."""
     public = _public_key(public_key)

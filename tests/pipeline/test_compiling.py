@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from millifit.compress.evaluate import outputs
 from millifit.errors import RunFolderError, UnknownTarget, UsageError
@@ -18,6 +20,8 @@ from millifit.targets.importer.onnx_file import read_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.loaded_bundle import load_bundle
 from millifit.targets.manifest import check_files, read_manifest
+from millifit.targets.portfolio import read_portfolio
+from millifit.targets.signature import check_signature
 
 
 class Notes(Silent):
@@ -37,6 +41,21 @@ def unknown_processor(_home: None) -> str:
     rpi4 = find_target("rpi4")
     add_target(dataclasses.replace(rpi4, name="vax", triple="vax-linux-gnu", features=()))
     return "vax"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A private key and its public half."""
+    folder = tmp_path_factory.mktemp("keys")
+    pem = serialization.Encoding.PEM
+    key = Ed25519PrivateKey.generate()
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    (folder / "pub.pem").write_bytes(
+        key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return folder / "key.pem", folder / "pub.pem"
 
 
 def test_compile_replaces_and_names_targets(here: str, model: Path, tmp_path: Path) -> None:
@@ -150,3 +169,41 @@ def test_missing_cross_compiler_is_named(
     found = compile_model(str(model), targets=["rpi4"], out=tmp_path)
     assert "needs aarch64-linux-gnu-g" in found["failed"][0]["reason"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signed_portfolio(model: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """All bundles in one folder, signed; a portfolio replaces the portfolio that was there."""
+    private, public = keys
+    out = tmp_path / "new" / "portfolio"
+    out.mkdir(parents=True)
+    (out / "portfolio.json").touch()
+    (out / "old").touch()
+    names = ["rpi4", "mi8se-cpu"]
+    found = compile_model(str(model), targets=names, out=out, portfolio=True, key=private)
+    assert (found["portfolio"], found["signed"]) == (str(out), True)
+    assert [b["bundle"] for b in found["bundles"]] == [
+        str(out / "variants" / name) for name in names
+    ]
+    assert {v.name for v in read_portfolio(out).variants} == set(names)
+    check_signature(out, public)
+    assert {path.name for path in out.iterdir()} == {
+        "portfolio.json", "portfolio.json.sig", "variants"
+    }  # fmt: skip
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_signed_bundles(model: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    """Every bundle has a signature of its own."""
+    private, public = keys
+    compile_model(str(model), targets=["rpi4"], out=tmp_path, key=private)
+    check_signature(tmp_path / "rpi4", public)
+
+
+def test_what_would_be_lost_or_not_signed_is_refused_at_once(model: Path, tmp_path: Path) -> None:
+    """A portfolio in a folder with other things, and a key that is none; nothing is touched."""
+    (tmp_path / "mine").touch()
+    with pytest.raises(UsageError, match="exists and is no portfolio"):
+        compile_model(str(model), targets=["rpi4"], out=tmp_path, portfolio=True)
+    with pytest.raises(UsageError, match="is no private key"):
+        compile_model(str(model), targets=["rpi4"], out=tmp_path / "b", key=tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

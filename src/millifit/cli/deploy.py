@@ -32,6 +32,14 @@ def compile_bundles(
         str | None,
         typer.Option("--precision", help="Of all layers that can have it, e.g. fp16; else fp32."),
     ] = None,
+    portfolio: Annotated[
+        bool,
+        typer.Option("--portfolio", help="Make OUT one bundle of all; a device runs its best."),
+    ] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY.pem", help="Sign with this private Ed25519 key."),
+    ] = None,
     threads: options.Threads = None,
     tune: options.Tune = None,
     store: options.Store = None,
@@ -45,6 +53,7 @@ def compile_bundles(
     millifit compile small.onnx --out bundles/
     millifit compile small.onnx --target pixel4-cpu,pixel4-gpu,rpi4,h100 --out bundles/
     millifit compile small.onnx --target h100 --precision fp16 --out bundles/
+    millifit compile small.onnx --target local,x86-avx2,rpi4 --portfolio --out portfolio/
     millifit compile small.onnx --tune 30 --out bundles/
     """
     from millifit import pipeline
@@ -66,6 +75,8 @@ def compile_bundles(
         precision="fp32" if settings.precisions is None else settings.precisions[0],
         store=settings.store,
         tune=settings.tune,
+        portfolio=portfolio,
+        key=key,
         progress=bars(),
     )
     write_json(found, json)
@@ -73,7 +84,7 @@ def compile_bundles(
         show_tuning(bundle["tuning"])
     if found["bundles"]:
         show_bundles(found["bundles"])
-        show(f"Bundles: {out}")
+        show(f"{'Portfolio' if portfolio else 'Bundles'}: {out}")
     if found["failed"]:
         raise CompileError(_said(found["failed"], len(found["bundles"])))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,10 +28,12 @@ from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import write_network
 from millifit.targets.loaded_bundle import runs_here
 from millifit.targets.lower import lower
-from millifit.targets.manifest import read_manifest
+from millifit.targets.manifest import read_manifest, sha256_of
 from millifit.targets.network import Network
+from millifit.targets.portfolio import is_portfolio, write_portfolio
 from millifit.targets.runner.compile_pool import compile_jobs
 from millifit.targets.runner.environment import code_versions
+from millifit.targets.signature import check_key, sign
 from millifit.targets.target import HALF, INTEGER, Precision, Target
 
 Shape = tuple[int, ...] | None
@@ -49,20 +50,27 @@ def compile_model(
     store: str | None = None,
     tune: float | None = None,
     device: DeviceAccess | None = None,
+    portfolio: bool = False,
+    key: Path | None = None,
     progress: Progress = SILENT,
     timer: Timer | None = None,
 ) -> dict[str, Any]:
     """Write a bundle for every target into ``out/TARGET``, several at a time.
 
-    Layers are in `precision` where they can be; integers need data, see `compress`. Kernels that
-    were tuned on a target, according to the `store`, are compiled as they won. With `tune` the
-    network's kernels are tuned first, for so many seconds on each target; TargetError where one
-    cannot be reached from here.
+    With `portfolio`, `out` becomes one that holds the bundles of all. With `key`, a file, what is
+    written is signed. Layers are in `precision` where they can be; integers need data, see
+    `compress`. Kernels that were tuned on a target, according to the `store`, are compiled as they
+    won. With `tune` the network's kernels are tuned first, for so many seconds on each target;
+    TargetError where one cannot be reached from here.
 
     A target for which nothing can be compiled is in ``failed``, with the reason: nothing is
     written for it, and the others are.
     """
     began = time.perf_counter()
+    if key is not None:
+        check_key(key)
+    if portfolio:
+        _check_place(out)
     network = load_model(model, input_shape=input_shape).network
     chosen = [_target(name, threads, tune, device) for name in dict.fromkeys(targets)]
     _check(precision, chosen)
@@ -76,20 +84,34 @@ def compile_model(
                     {"network": lower(made, target)}, target=target, store=kept, timer=clock,
                     network_bytes=working_bytes(network), seconds=tune, progress=progress, seed=0,
                 )  # fmt: skip
-    with staging_folder(out) as work:
+    with staging_folder(out.parent if portfolio else out) as work:
         compiled = list(_compiled(networks, precision, kept, work, progress))
         # Measured and put into place when nothing else is running any more.
-        rows = {row["target"]: _finished(row, work, out) for row in compiled}
-    found = [rows[target.name] | {"tuning": tuned.get(target.name)} for target in chosen]
+        rows = {row["target"]: _measured(row, work) for row in compiled}
+        found = [rows[target.name] | {"tuning": tuned.get(target.name)} for target in chosen]
+        bundles = [row for row in found if "reason" not in row]
+        place = _place_portfolio if portfolio else _place_bundles
+        places = place({row["target"]: work / row["target"] for row in bundles}, out, key)
     return {
         "model": network.name,
         "precision": precision,
-        "bundles": [row for row in found if "reason" not in row],
+        "bundles": [row | {"bundle": str(places[row["target"]])} for row in bundles],
         "failed": [
             {"target": row["target"], "reason": row["reason"]} for row in found if "reason" in row
         ],
+        "portfolio": str(out) if portfolio and bundles else None,
+        "signed": key is not None,
         "seconds": time.perf_counter() - began,
     }
+
+
+def _check_place(out: Path) -> None:
+    """Only a portfolio is replaced by one: whatever else is in a folder would be lost."""
+    if out.exists() and not is_portfolio(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            f"'{out}' exists and is no portfolio, which would replace it. Name a new folder by "
+            "--out."
+        )
 
 
 def _target(name: str, threads: int, tune: float | None, device: DeviceAccess | None) -> Target:
@@ -188,25 +210,42 @@ def _golden(network: Network, progress: Progress) -> dict[str, Any]:
     return {"input": x} | {f"output{i}": made[name] for i, name in enumerate(network.outputs)}
 
 
-def _finished(row: dict[str, Any], work: Path, out: Path) -> dict[str, Any]:
-    """The row of a target, its bundle measured if it runs here, and put into its place."""
-    made, path = work / row["target"], out / row["target"]
+def _measured(row: dict[str, Any], work: Path) -> dict[str, Any]:
+    """What is to be known of a target's bundle, measured if it runs here; or why there is none."""
     if "reason" in row:
         return row
+    made = work / row["target"]
     try:
         manifest = read_manifest(made)
         if runs_here(manifest.target) is None:
             manifest = measure_bundle(made)
-        replace_folder(made, path)
-    except (BundleError, OSError) as error:
+    except BundleError as error:
         return {"target": row["target"], "reason": str(error)}
-    content = (path / "manifest.json").read_bytes()
     return row | {
-        "bundle": str(path),
-        "size_bytes": bundle_bytes(path),
+        "size_bytes": bundle_bytes(made),
         "planned_memory_bytes": manifest.planned_memory_bytes,
         "peak_memory_bytes": manifest.peak_memory_bytes,
         "start_up_s": manifest.start_up_s,
         "linker": manifest.linker,
-        "manifest_sha256": hashlib.sha256(content).hexdigest(),
+        "manifest_sha256": sha256_of(made / "manifest.json"),
     }
+
+
+def _place_bundles(made: Mapping[str, Path], out: Path, key: Path | None) -> dict[str, Path]:
+    """Put finished bundles into ``out/TARGET``; where they are."""
+    for name, folder in made.items():
+        if key is not None:
+            sign(folder, key)
+        replace_folder(folder, out / name)
+    return {name: out / name for name in made}
+
+
+def _place_portfolio(made: Mapping[str, Path], out: Path, key: Path | None) -> dict[str, Path]:
+    """Put finished bundles into a portfolio at `out`; where they are. None make no portfolio."""
+    if made:
+        staging = next(iter(made.values())).with_name(".portfolio")
+        write_portfolio(staging, made)
+        if key is not None:
+            sign(staging, key)
+        replace_folder(staging, out)
+    return {name: out / "variants" / name for name in made}
