@@ -52,9 +52,10 @@ class WorkFolders:
 def remove(folder: Path) -> None:
     """Remove a folder and what is in it, also where a session took away the right to."""
     for at, folders, _ in os.walk(folder):
-        for name in folders:
-            with contextlib.suppress(OSError):
-                (Path(at) / name).chmod(0o700, follow_symlinks=False)
+        for path in (Path(at) / name for name in folders):
+            if not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    path.chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
 
 
