@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib.util
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,12 +75,16 @@ def built(toolchain: Toolchain | None = None) -> Path:
     return made / "millifit-run"
 
 
-def sanitized(folder: Path) -> Path:
+@functools.cache
+def sanitized() -> Path:
     """A folder with millifit-run and millifit-parse that end at the first memory error.
 
-    Built alone, as its CMakeLists.txt says, and without a word of where the runtime is.
+    Built alone, as its CMakeLists.txt says, and without a word of where the runtime is; once for
+    all tests of a session.
     """
     need(["cmake", "g++", "make"], ["cmake", "g++", "make"])
+    folder = Path(tempfile.mkdtemp(prefix="millifit-sanitized-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     configure = [
         "cmake", "-S", str(SOURCES), "-B", str(folder), "-DMILLIFIT_SANITIZE=ON",
         "-DCMAKE_BUILD_TYPE=None", f"-DMILLIFIT_FFI_INCLUDE={package('tvm_ffi') / 'include'}",

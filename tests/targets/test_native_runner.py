@@ -65,16 +65,10 @@ def runner() -> NativeRunner:
 
 
 @pytest.fixture(scope="session")
-def sanitized_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """See `sanitized`."""
-    return sanitized(tmp_path_factory.mktemp("sanitized"))
-
-
-@pytest.fixture(scope="session")
-def careful(sanitized_build: Path) -> NativeRunner:
+def careful() -> NativeRunner:
     """The program that ends at the first memory error; for everything that is damaged."""
     environment = {"MILLIFIT_RUNTIME": RUNTIME, "ASAN_OPTIONS": "detect_leaks=0"}
-    return NativeRunner(command=(str(sanitized_build / "millifit-run"),), environment=environment)
+    return NativeRunner(command=(str(sanitized() / "millifit-run"),), environment=environment)
 
 
 def resealed(bundle: Path, **changes: object) -> None:
