@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from millifit.errors import CompileError, MillifitError
+from millifit.targets.cuda_compiler import pack_cubins, use_compiler
 from millifit.targets.device import runtime_device
-from millifit.targets.cuda_compiler import compile_on_load, pack_cubins
 from millifit.targets.kernel import Kernel
 from millifit.targets.linking import linker_for
 from millifit.targets.network import Array, TensorType
@@ -120,6 +120,7 @@ def build_kernel(kernel: Kernel, target: Target) -> BuiltKernel:
     from millifit.targets.schedules.rules import schedule
 
     device = runtime_device(target)
+    prepare_compiler(target)
     with compile_errors(f"kernel '{kernel.op}' ({kernel.key})"):
         if kernel.op == "onnx":
             return _build_operator(kernel, target, device)
@@ -146,14 +147,18 @@ def _build_operator(kernel: Kernel, target: Target, device: Any) -> BuiltKernel:
     )
 
 
+def prepare_compiler(target: Target) -> None:
+    """What TVM has to know before it compiles for a target."""
+    if target.gpu is not None and target.gpu.api == "cuda":
+        use_compiler(target.gpu.arch)
+
+
 def _runnable(executable: Any, target: Target) -> Any:
     """What was compiled, as a module that runs in this process."""
     import tvm
 
     if target.gpu is not None and target.gpu.api == "opencl":
         tvm.get_global_func("millifit.opencl.make_runnable")(executable.mod)
-    elif target.gpu is not None:
-        compile_on_load(target.gpu.arch)
     return executable.jit()
 
 
@@ -193,6 +198,7 @@ def compile_program(program: Program, target: Target) -> Compiled:
 
     from millifit.targets.relax_program import relax_module
 
+    prepare_compiler(target)
     with compile_errors(f"network '{program.name}'"):
         module, weights = relax_module(program, target, tvm_target(target))
         executable = relax.build(module, target=tvm_target(target))

@@ -1,8 +1,9 @@
 """CUDA C++ to machine code without a GPU, and into the library of a program.
 
-TVM generates CUDA C++ and, where no CUDA runtime is loaded, leaves that text in the exported
-library, to be compiled when it is loaded. Devices have no compiler, so the text is replaced by
-machine code (a cubin) before linking: then TVM's stock runtime loads it as it is.
+TVM generates CUDA C++ and, where its CUDA runtime is loaded, has it compiled by a callback at once.
+Elsewhere it leaves the text in the exported library, to be compiled when that is loaded. Devices
+have no compiler, so the text is replaced by machine code (a cubin) before linking, in the form that
+the runtime itself writes: TVM's stock runtime loads it as it is.
 
 The compiler is nvcc where it is installed, else NVRTC, a library in NVIDIA's wheels. Neither is
 told to trade accuracy for speed, as TVM's own callback does: quantized values depend on division.
@@ -111,8 +112,8 @@ def _compile_error(compiler: str, arch: str, log: str) -> CompileError:
     return CompileError(f"{compiler} refused code for '{arch}': {' / '.join(errors) or log[:300]}")
 
 
-def compile_on_load(arch: str) -> None:
-    """Have TVM compile with `compile_cuda` what this process generates and runs itself."""
+def use_compiler(arch: str) -> None:
+    """Have TVM compile with `compile_cuda` where it compiles itself: where a GPU is at hand."""
     import tvm_ffi
 
     def compiled(code: str) -> bytes:
@@ -166,6 +167,8 @@ def with_cubins(blob: bytes, sources: Iterable[str], compiled: Callable[[str], b
     body = blob[8:]
     for code in sources:
         old, kind = _string(code.encode()), _string(b"cuda")
+        if old not in body and re.search(kind + b".{8}" + _string(b"cubin"), body, re.DOTALL):
+            continue  # compiled already
         end = body.find(old) + len(old)
         start = _module_start(body, end, kind) if end >= len(old) else -1
         if start < 0:

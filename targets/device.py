@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from millifit.targets.cuda_runtime import load_cuda
 from millifit.targets.target import Target
 
 
@@ -17,6 +18,7 @@ def runtime_device(target: Target) -> Any:
     if target.gpu is None:
         return tvm.cpu()
     if target.gpu.api == "cuda":
+        load_cuda()
         return tvm.cuda(0)
     from millifit.targets.native import load_opencl, opencl_index
 

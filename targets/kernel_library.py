@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from millifit.targets.build import Compiled, compile_errors, export_library, tvm_target
+from millifit.targets.build import (
+    Compiled,
+    compile_errors,
+    export_library,
+    prepare_compiler,
+    tvm_target,
+)
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import TensorType
 from millifit.targets.target import Target
@@ -36,6 +42,7 @@ def kernel_library(kernel: Kernel, target: Target) -> KernelLibrary:
 
     Raises CompileError with TVM's reason, or for want of a linker.
     """
+    prepare_compiler(target)
     with compile_errors(f"kernel '{kernel.op}' ({kernel.key})"):
         if kernel.op == "onnx":
             return _operator_library(kernel, target)

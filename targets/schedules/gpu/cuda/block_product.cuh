@@ -29,30 +29,36 @@ struct Stage {
     return stage + chunk / Tile::PER_ROW * Tile::STRIDE + chunk % Tile::PER_ROW * CHUNK_BYTES;
   }
 
+  // `body(i, chunk)` for this thread's share of COUNT chunks; i counts them.
+  template <int COUNT, typename Body>
+  static __device__ __forceinline__ void each_chunk(Body body) {
+#pragma unroll
+    for (int i = 0; i < (COUNT + THREADS - 1) / THREADS; ++i) {
+      int chunk = int(threadIdx.x) + i * THREADS;
+      if (COUNT % THREADS == 0 || chunk < COUNT) body(i, chunk);
+    }
+  }
+
   // Start to bring inputs k.. of the tile's rows and columns.
   template <int DEPTH>
   __device__ __forceinline__ void bring(char* stage, const Weight* weights, int k, Element fill) {
-#pragma unroll
-    for (int i = 0; i < LOADS; ++i) {
-      int chunk = int(threadIdx.x) + i * THREADS;
-      if (INPUTS % THREADS != 0 && chunk >= INPUTS) break;
+    each_chunk<INPUTS>([&](int i, int chunk) {
       Map::stage(place(stage, chunk), rows[i], k + chunk % Tile::PER_ROW * PER_CHUNK, fill);
-    }
+    });
     char* below = stage + Tile::ROWS * Tile::STRIDE;
-#pragma unroll
-    for (int chunk = threadIdx.x; chunk < WEIGHTS; chunk += THREADS)
+    each_chunk<WEIGHTS>([&](int, int chunk) {
       copy_chunk(place(below, chunk), weights + chunk / Tile::PER_ROW * DEPTH + k +
                                           chunk % Tile::PER_ROW * PER_CHUNK);
+    });
   }
 
   // What this thread brought, once it is there: x - 128 for quantized inputs.
   __device__ __forceinline__ void centre(char* stage) const {
     if (!CENTRED) return;
-#pragma unroll
-    for (int chunk = threadIdx.x; chunk < INPUTS; chunk += THREADS) {
+    each_chunk<INPUTS>([&](int, int chunk) {
       uint4* values = reinterpret_cast<uint4*>(place(stage, chunk));
       *values = centred(*values);
-    }
+    });
   }
 };
 

@@ -24,12 +24,16 @@ Arithmetic = Literal["TensorCores", "Grid"]
 
 _CHUNKS = 4  # of 16 bytes in a staged row
 _FIRST_WITH_ASYNC_COPIES = 80  # compute capability 8.0
-# Multiply-adds per cycle and multiprocessor, bytes per cycle from the second-level cache.
+# Per cycle and multiprocessor: multiply-adds, and bytes from the second-level cache.
 _RATES = {
-    ("TensorCores", "float16"): 512, ("TensorCores", "uint8"): 1024,
-    ("Grid", "float32"): 64, ("Grid", "float16"): 48, ("Grid", "uint8"): 192,
+    ("TensorCores", "float16"): 1024, ("TensorCores", "uint8"): 2048,
+    ("Grid", "float32"): 128, ("Grid", "float16"): 96, ("Grid", "uint8"): 384,
 }  # fmt: skip
+# Outputs of a warp, or of a thread of a grid, at which reading its operands costs half of that.
+_HALF_RATE = {"TensorCores": 512, "Grid": 16}
 _CACHE_RATE = 48
+_FINISH_RATE = 8  # outputs per cycle
+_MOST_THREADS = 1536  # of a multiprocessor
 # Cycles that a stage takes at least, that a block takes to start and to finish, and that another
 # launch costs.
 _STAGE_CYCLES, _BLOCK_CYCLES, _LAUNCH_CYCLES = 150, 2000, 4000
@@ -147,20 +151,29 @@ class Plan:
         return math.ceil(self.stages / self.splits)
 
     def cycles(self, gpu: Gpu) -> float:
-        """Estimated duration."""
-        tile = self.tile
-        rate = _RATES[self.arithmetic, self.element]
-        stage = max(
-            tile.rows * tile.columns * self.step / rate,
-            (tile.rows + tile.columns) * _CHUNKS * CHUNK_BYTES / _CACHE_RATE,
-            _STAGE_CYCLES,
-        )
+        """Estimated duration: of the blocks of one multiprocessor, those that fit at a time."""
         blocks = math.prod(self.blocks) * self.shape.groups * self.splits
-        each = self.stages_of_split * stage + _BLOCK_CYCLES + tile.rows * tile.columns / 8
-        second = (
-            _LAUNCH_CYCLES + self.splits * self.rows / gpu.compute_units if self.splits > 1 else 0
-        )
-        return math.ceil(blocks / gpu.compute_units) * each + second
+        share = math.ceil(blocks / gpu.compute_units)
+        fit = min(gpu.shared_bytes // self.tile.shared_bytes, _MOST_THREADS // self.threads)
+        turns = math.ceil(share / fit)
+        together = math.ceil(share / turns)
+        stage = max(together * self._stage_cycles, _STAGE_CYCLES)
+        ends = together * self.tile.rows * self.tile.columns / _FINISH_RATE
+        cycles = turns * (self.stages_of_split * stage + _BLOCK_CYCLES + ends)
+        if self.splits == 1:
+            return cycles
+        sums = self.rows * self.shape.groups * self.padded_outputs
+        return cycles + _LAUNCH_CYCLES + self.splits * sums * 4 / gpu.compute_units / _CACHE_RATE
+
+    @property
+    def _stage_cycles(self) -> float:
+        """Cycles for a block alone to multiply a stage, or to bring it."""
+        tile = self.tile
+        part = tile.rows * tile.columns / math.prod(tile.parts)
+        rate = _RATES[self.arithmetic, self.element] * part / (part + _HALF_RATE[self.arithmetic])
+        multiplying = tile.rows * tile.columns * self.step / rate
+        bringing = (tile.rows + tile.columns) * _CHUNKS * CHUNK_BYTES / _CACHE_RATE
+        return max(multiplying, bringing)
 
 
 def plan(kernel: Kernel, gpu: Gpu) -> Plan:
