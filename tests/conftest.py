@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -62,15 +63,25 @@ def result() -> Mapping[str, Any]:
 def chromium() -> Path:
     """The browser that opens reports; installed where a root on Debian runs the tests."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    if not any(map(shutil.which, names)) and shutil.which("apt-get") and os.geteuid() == 0:
-        install = ["apt-get", "install", "-y", "--no-install-recommends"]
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update"], [*install, "chromium", "fonts-dejavu-core"]):
-            subprocess.run(command, check=False, capture_output=True, env=environment, timeout=600)
+    if not any(map(shutil.which, names)):
+        install(["chromium", "fonts-dejavu-core"])
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         pytest.skip("no Chromium: on Debian or Ubuntu run 'apt-get install chromium'")
     return Path(found)
+
+
+@pytest.fixture(scope="session")
+def arm_linker() -> str:
+    """The linker for 64-bit Arm; installed where a root on Debian runs the tests."""
+    name = "aarch64-linux-gnu-g++"
+    if shutil.which(name) is None and platform.machine() != "aarch64":
+        install(["g++-aarch64-linux-gnu"])
+        if shutil.which(name) is None:
+            pytest.skip(
+                "no linker: on Debian or Ubuntu run 'apt-get install g++-aarch64-linux-gnu'"
+            )
+    return name
 
 
 @pytest.fixture(scope="session")

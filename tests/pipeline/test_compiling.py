@@ -23,6 +23,8 @@ from millifit.targets.manifest import check_files, read_manifest
 from millifit.targets.portfolio import read_portfolio
 from millifit.targets.signature import check_signature
 
+pytestmark = pytest.mark.usefixtures("arm_linker")
+
 
 class Notes(Silent):
     """Keeps the lines that would have been shown."""

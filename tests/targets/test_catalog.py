@@ -19,7 +19,7 @@ from millifit.targets.catalog import (
     list_targets,
     read_targets,
 )
-from millifit.targets.schedules.rules import schedule
+from millifit.targets.kernel_library import kernel_library
 from millifit.targets.target import Gpu
 
 PROCESSORS = (
@@ -28,6 +28,7 @@ PROCESSORS = (
 )  # fmt: skip
 GPUS = ("pixel4-gpu", "mi8se-gpu", "s10-gpu", "pixel6-gpu", "t4", "a100", "h100", "h200")
 SHIPPED = (*PROCESSORS, *GPUS)
+HERE = ("local", "local-opencl", "local-cuda", "pocl-opencl")  # detected
 BOARD = """\
 [board]
 triple = "aarch64-linux-gnu"
@@ -135,23 +136,29 @@ def test_a_phone_without_dot_product_gets_no_code_with_it() -> None:
     assert not has("dotprod", described)
 
 
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}  # of the ELF header, e_machine
+# What libraries hold besides the processor's code: OpenCL's source, a CUDA binary.
+GPU_CODE = {"": b"", "opencl": b"__kernel", "cuda": b"main_kernel"}
 GEOMETRY = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1)}
 CONVOLUTION = layer(
     (8, 8, 16, 16, (3, 3), GEOMETRY, 1, 0), precision="fp32", output="float32", epilogue=("relu",)
 )[0]
 
 
-@pytest.mark.parametrize("name", PROCESSORS)
-def test_every_processor_gets_code(name: str) -> None:
-    """A small convolution compiles for every processor, whose name LLVM knows."""
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_target_gets_code(name: str, arm_linker: str) -> None:
+    """A small convolution is compiled and linked for every target, whose name LLVM knows."""
     import tvm
 
     target = find_target(name)
-    described = tvm_target(target)
-    assert target.mcpu in list(tvm.get_global_func("target.llvm_get_cpu_archlist")(described))
-    code = schedule(CONVOLUTION, target).function.with_attr("global_symbol", "main")
-    made = tvm.compile(tvm.IRModule({"main": code}), target=described)
-    assert "main" in made.mod.inspect_source("asm")
+    known = tvm.get_global_func("target.llvm_get_cpu_archlist")(
+        tvm_target(dataclasses.replace(target, gpu=None))
+    )
+    assert target.mcpu in list(known)
+    library = kernel_library(CONVOLUTION, target).content
+    assert library[:4] == b"\x7fELF"
+    assert int.from_bytes(library[18:20], "little") == ELF_MACHINES[target.machine]
+    assert GPU_CODE[target.gpu.api if target.gpu else ""] in library
 
 
 def test_unknown_targets_get_close_matches_and_the_list() -> None:
@@ -160,7 +167,7 @@ def test_unknown_targets_get_close_matches_and_the_list() -> None:
         find_target("rpi")
     words = str(refused.value)
     assert words.startswith("no target 'rpi'. Did you mean rpi")
-    assert words.endswith(f"There are: local, {', '.join(SHIPPED)}.")
+    assert words.endswith(f"There are: {', '.join((*HERE, *SHIPPED))}.")
 
 
 def test_threads_must_fit_the_cores() -> None:
@@ -199,9 +206,9 @@ def test_the_user_s_file_is_under_xdg_config_home(monkeypatch: pytest.MonkeyPatc
     assert default_user_file() == Path("/home/me/.config/millifit/targets.toml")
 
 
-@pytest.mark.parametrize("name", ["local", "rpi4", "mine"])
+@pytest.mark.parametrize("name", ["local", "local-cuda", "rpi4", "h100", "mine"])
 def test_a_name_is_given_once(tmp_path: Path, name: str) -> None:
-    """'local', shipped names and names in the file cannot be added again."""
+    """'local', this machine's GPUs, shipped names and names in the file cannot be added again."""
     path = tmp_path / "targets.toml"
     add_target(dataclasses.replace(find_target("rpi4"), name="mine"), path)
     with pytest.raises(UsageError, match=f"'{name}' exists"):

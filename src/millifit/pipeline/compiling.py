@@ -37,6 +37,7 @@ from millifit.targets.signature import check_key, sign
 from millifit.targets.target import HALF, INTEGER, Precision, Target
 
 Shape = tuple[int, ...] | None
+_FEW = 4  # targets that a line names
 
 
 def compile_model(
@@ -176,7 +177,8 @@ def _compiled(
                 "details": {"network": network.name, "precision": precision},
             }
         )
-    with progress.stage(f"compile for {', '.join(t.name for t in networks)}", len(jobs)) as advance:
+    few = [target.name for target in networks] if len(jobs) <= _FEW else [f"{len(jobs)} targets"]
+    with progress.stage(f"compile for {', '.join(few)}", len(jobs)) as advance:
         for job, answer in compile_jobs(jobs, processes=usable_cores()):
             row = {"target": job["target"]["name"], **answer}
             progress.note(_said(row))
