@@ -1,6 +1,6 @@
 """TVM's runtime for NVIDIA GPUs: a library of its own beside the runtime, loaded where a GPU is.
 
-It needs the driver's ``libcuda.so.1`` and CUDA's ``libcudart.so.13``. The latter comes with the CUDA
+It needs the driver's ``libcuda.so.1`` and CUDA's ``libcudart.so.13``, which comes with the CUDA
 toolkit or with NVIDIA's wheel, where the dynamic linker does not look for it.
 """
 

@@ -162,8 +162,9 @@ class Plan:
         cycles = turns * (self.stages_of_split * stage + _BLOCK_CYCLES + ends)
         if self.splits == 1:
             return cycles
-        sums = self.rows * self.shape.groups * self.padded_outputs
-        return cycles + _LAUNCH_CYCLES + self.splits * sums * 4 / gpu.compute_units / _CACHE_RATE
+        sums = self.splits * self.rows * self.shape.groups * self.padded_outputs
+        moved_bytes = 2 * 4 * sums  # written and read
+        return cycles + _LAUNCH_CYCLES + moved_bytes / gpu.compute_units / _CACHE_RATE
 
     @property
     def _stage_cycles(self) -> float:
