@@ -25,7 +25,7 @@ void LoadGpuRuntime(const Tvm& tvm, const std::string& api) {
   if (api.empty() || tvm.Has(("device_api." + api).c_str())) return;
   std::string tried;
   const char* named = std::getenv("MILLIFIT_OPENCL_LIBRARY");
-  if (api == "opencl" && named != nullptr) {
+  if (api == "opencl" && named != nullptr && *named != '\0') {
     if (dlopen(named, RTLD_NOW | RTLD_GLOBAL) != nullptr) return;
     tried = dlerror();
   } else if (OpenLibrary(api == "cuda" ? "libtvm_runtime_cuda.so" : "libmillifit_opencl.so", &tried)) {
