@@ -8,7 +8,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$p && break; done)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help fit setup setup-dev native check test bench clean
+.PHONY: help fit setup setup-dev native board check test bench clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -31,6 +31,9 @@ check: $(VENV)/.installed-dev  ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+board: $(VENV)/.installed  ## start the emulated arm64 board; prints how to use it
+	$(BIN)/python -m tests.boards.board
 
 test: $(VENV)/.installed-dev native  ## all tests
 	$(BIN)/python -m pytest -q

@@ -107,7 +107,12 @@ def build(part: Part, *, toolchain: Toolchain = _HERE, headers: Path | None = No
 
 
 def built_file(part: Part, name: str, *, toolchain: Toolchain = _HERE) -> Path | None:
-    """A file of a native part, such as ``libmillifit_opencl.so``; None before `build`."""
+    """A file of a native part, such as ``libmillifit_opencl.so``; None before `build`.
+
+    None, too, where the sources are not at hand: on a board that runs millifit out of one file.
+    """
+    if not _SOURCES.is_dir():
+        return None
     file = _folder(part, toolchain) / name
     return file if file.is_file() else None
 
