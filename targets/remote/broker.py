@@ -71,7 +71,6 @@ class Broker:
             self._log(f"{self._peer}: wrong token")
             return
         except (LinkLostError, OSError) as error:
-            self._tell({"event": "failed"})
             self._log(f"{self._peer}: no handshake: {error}")
             return
         signal.setitimer(signal.ITIMER_REAL, 0.0)

@@ -56,6 +56,8 @@ def _gpus(log: Callable[[str], None]) -> tuple[GpuFacts, ...]:
 
             found = json.dumps([asdict(gpu) for gpu in reachable_gpus()])
             os.write(answer, found.encode())
+        except OSError as error:  # in the single file there is nothing to build from
+            log(f"no OpenCL device is looked for: set MILLIFIT_OPENCL_LIBRARY ({error})")
         except BaseException as error:
             log(f"no GPU is looked for: {type(error).__name__}: {error}")
         finally:

@@ -94,7 +94,8 @@ class DeviceWorker:
 
         if operands not in self._overheads:
             tensors = [tvm.runtime.tensor(np.zeros(1, np.float32)) for _ in range(operands)]
-            run = repeat(library["empty"], [tensors], overhead_s=0.0)
+            empty = library.get_function("empty", query_imports=True)
+            run = repeat(empty, [tensors], overhead_s=0.0)
             fastest = min(run(_OVERHEAD_CALLS) for _ in range(_OVERHEAD_REPEATS))
             self._overheads[operands] = fastest / _OVERHEAD_CALLS
         return self._overheads[operands]

@@ -130,6 +130,7 @@ class DeviceServer:
         folder = self._folders.new()
         pid = os.fork()
         if pid == 0:
+            ours.close()
             self._be_broker(accepted, peer, theirs, folder)
         for given in (accepted, theirs):
             given.close()
