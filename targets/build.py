@@ -193,7 +193,13 @@ class Compiled:
 
 
 def compile_program(program: Program, target: Target) -> Compiled:
-    """Compile a whole program into one library with statically planned buffers."""
+    """Compile a whole program into one library with statically planned buffers.
+
+    On CUDA, kernels that read neither an input nor write an output become one graph, captured at
+    the first run and launched as a whole after that: at batch 1, launches would take longer than
+    most kernels.
+    """
+    import tvm
     from tvm import relax
 
     from millifit.targets.relax_program import relax_module
@@ -201,7 +207,8 @@ def compile_program(program: Program, target: Target) -> Compiled:
     prepare_compiler(target)
     with compile_errors(f"network '{program.name}'"):
         module, weights = relax_module(program, target, tvm_target(target))
-        executable = relax.build(module, target=tvm_target(target))
+        with tvm.transform.PassContext(config={"relax.backend.use_cuda_graph": True}):
+            executable = relax.build(module, target=tvm_target(target))
     return Compiled(executable=executable, weights=tuple(weights))
 
 

@@ -134,7 +134,11 @@ class _Writer:
             outputs = [self.values[name] for name in program.outputs]
             result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
             self.builder.emit_func_output(self.builder.emit(result))
-        return self.builder.get(), weights
+        module = self.builder.get()
+        main = module.get_global_var("main")
+        # Parameters behind the inputs are the same in every run: what graphs of CUDA are made for.
+        module.update_func(main, module[main].with_attr("num_input", len(program.inputs)))
+        return module, weights
 
     def _allocate(self, size: int) -> Any:
         relax = self.relax

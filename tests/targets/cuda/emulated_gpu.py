@@ -35,7 +35,7 @@ _FEATURES = {
     "sm_75": (40, 49_152), "sm_80": (108, 163_840), "sm_90": (132, 232_448),
 }  # fmt: skip
 _DYNAMIC = re.compile(r"extern __shared__ __align__\(\d+\) (\w[\w ]*) (\w+)\[\];")
-_SIGNATURE = re.compile(r'extern "C" __global__ void[^{;]*?\b(\w+)\(([^)]*)\) \{')
+SIGNATURE = re.compile(r'extern "C" __global__ void[^{;]*?\b(\w+)\(([^)]*)\) \{')
 
 
 def cuda(arch: str = "sm_80", **changes: Any) -> Target:
@@ -97,7 +97,7 @@ def generate(codes: Mapping[str, KernelCode], target: Target) -> Generated:
 
 def _launches(module: Any, source: str, names: Iterable[str]) -> dict[str, tuple[Launch, ...]]:
     """The launches of every kernel: the first is called NAME_kernel, the next NAME_kernel_1."""
-    parameters = dict(_SIGNATURE.findall(source))
+    parameters = dict(SIGNATURE.findall(source))
     made = {}
     for _, function in module.functions_items():
         symbol = str(function.attrs["global_symbol"])
@@ -140,17 +140,21 @@ def _workspaces(function: Any) -> dict[str, int]:
     return found
 
 
+def emulated_source(code: str) -> str:
+    """CUDA C++ in the words of the emulation."""
+    shared = r"\1* \2 = reinterpret_cast<\1*>(emulation::shared);"
+    code = _DYNAMIC.sub(shared, code).replace("__shared__ alignas(64)", "alignas(64) __shared__")
+    return f'#include "scheduler.inc"\n{code}'
+
+
 class EmulatedGpu:
     """Kernels compiled for this machine's processor, by name."""
 
     def __init__(self, codes: Mapping[str, KernelCode], target: Target) -> None:
         generated = generate(codes, target)
-        shared = r"\1* \2 = reinterpret_cast<\1*>(emulation::shared);"
         drivers = [_driver(name, code, generated.launches[name]) for name, code in codes.items()]
-        source = _DYNAMIC.sub(shared, generated.source)
-        source = source.replace("__shared__ alignas(64)", "alignas(64) __shared__")
-        parts = ['#include "scheduler.inc"', source, *drivers]
-        self._library = ctypes.CDLL(str(_compiled("\n".join(parts))))
+        text = "\n".join([emulated_source(generated.source), *drivers])
+        self._library = ctypes.CDLL(str(compiled(text)))
 
     def run(self, name: str, inputs: Sequence[Array], output: TensorType) -> Array:
         """The output of a kernel for these activations and operands."""
@@ -207,7 +211,7 @@ class EmulatedProgram:
 
 def emulated_header_check() -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """How the emulation widens halves, given as their bits, and narrows floats to such bits."""
-    library = ctypes.CDLL(str(_compiled("""
+    library = ctypes.CDLL(str(compiled("""
         #include "scheduler.inc"
         #include "cuda_fp16.h"
         extern "C" void widen(const uint16_t* from, float* to, int n) {
@@ -267,7 +271,7 @@ def _argument(name: str, parameter: str, places: Mapping[str, int]) -> str:
     return f"{tensor}->before<{element}>(){offset}"
 
 
-def _compiled(text: str) -> Path:
+def compiled(text: str) -> Path:
     """The library of some C++, kept while this process lives."""
     folder = Path(tempfile.mkdtemp(prefix="millifit-emulated-gpu-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -121,7 +121,7 @@ def test_small_maps_with_many_inputs_are_split():
 
 def test_large_products_have_large_tiles_that_fit():
     """Many positions by many channels: the tile that reads least, where shared memory holds it."""
-    shape = (1, 112, 112, 256)
+    shape = (8, 112, 112, 256)
     kernel = Kernel(
         op="conv2d", inputs=(tensor(shape, "float16"),), output=tensor(shape, "float16"),
         precision="fp16",
