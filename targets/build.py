@@ -128,7 +128,7 @@ def build_kernel(kernel: Kernel, target: Target) -> BuiltKernel:
         module = tvm.IRModule({"main": code.function.with_attr("global_symbol", "main")})
         built = tvm.compile(module, target=tvm_target(target))
         return BuiltKernel(
-            kernel=kernel, function=_runnable(built, target)["main"],
+            kernel=kernel, function=runnable(built, target)["main"],
             operand_types=code.operands, device=device,
         )  # fmt: skip
 
@@ -141,7 +141,7 @@ def _build_operator(kernel: Kernel, target: Target, device: Any) -> BuiltKernel:
 
     code_for = tvm_target(target)
     executable = relax.build(import_operator(kernel, code_for), target=code_for)
-    run = relax.VirtualMachine(_runnable(executable, target), device)["main"]
+    run = relax.VirtualMachine(runnable(executable, target), device)["main"]
     return BuiltKernel(
         kernel=kernel, function=lambda *given: run(*given[:-1]), operand_types=(), device=device
     )
@@ -153,7 +153,7 @@ def prepare_compiler(target: Target) -> None:
         use_compiler(target.gpu.arch)
 
 
-def _runnable(executable: Any, target: Target) -> Any:
+def runnable(executable: Any, target: Target) -> Any:
     """What was compiled, as a module that runs in this process."""
     import tvm
 
