@@ -44,6 +44,12 @@ def board() -> NativeRunner:
     )
 
 
+@pytest.fixture(scope="session")
+def here() -> NativeRunner:
+    """The runner of this machine."""
+    return NativeRunner(command=(str(built()),))
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network for the board, its golden output ONNX Runtime's."""
@@ -69,9 +75,8 @@ def test_bundle_of_the_board_gives_what_onnx_runtime_does(
     assert found["golden_error"] <= found["golden_tolerance"] == 1e-4
 
 
-def test_bundle_of_the_board_does_not_run_here(bundle: Path) -> None:
+def test_bundle_of_the_board_does_not_run_here(here: NativeRunner, bundle: Path) -> None:
     """On a machine of another architecture the runner says so before it loads any code."""
-    here = NativeRunner(command=(str(built()),))
     assert "cannot run here: it is for aarch64, this device is" in here.fails(bundle)
 
 

@@ -30,6 +30,12 @@ MODEL = onnx_model(
 X = random(1, 1, 4, 8, 8)
 
 
+@pytest.fixture(scope="session")
+def runner() -> NativeRunner:
+    """The program as people get it."""
+    return NativeRunner(command=(str(built()),))
+
+
 @pytest.fixture(scope="module")
 def bundle(opencl: Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network for PoCL."""
@@ -41,9 +47,8 @@ def bundle(opencl: Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_bundle_runs_on_opencl(bundle: Path, tmp_path: Path) -> None:
+def test_bundle_runs_on_opencl(runner: NativeRunner, bundle: Path, tmp_path: Path) -> None:
     """The device is named, the golden output given, and the output that of ONNX Runtime."""
-    runner = NativeRunner(command=(str(built()),))
     np.save(tmp_path / "x.npy", -X)
     files = ("--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")
     runner.succeeds(bundle, "--verify", *files, "--json", tmp_path / "r.json")
@@ -55,17 +60,19 @@ def test_bundle_runs_on_opencl(bundle: Path, tmp_path: Path) -> None:
     assert found["golden_error"] <= found["golden_tolerance"]
 
 
-def test_runtime_beside_the_runner_is_found(bundle: Path, tmp_path: Path) -> None:
+def test_runtime_beside_the_runner_is_found(
+    runner: NativeRunner, bundle: Path, tmp_path: Path
+) -> None:
     """As on a phone: the OpenCL runtime lies beside the program, and no variable names it."""
     program = tmp_path / "millifit-run"
-    program.write_bytes(built().read_bytes())
+    program.write_bytes(Path(runner.command[0]).read_bytes())
     program.chmod(0o755)
     library = Path(os.environ["MILLIFIT_OPENCL_LIBRARY"])
     (tmp_path / library.name).write_bytes(library.read_bytes())
     NativeRunner(command=(str(program),)).succeeds(bundle, "--verify", MILLIFIT_OPENCL_LIBRARY="")
 
 
-def test_portfolio_prefers_the_gpu(bundle: Path, tmp_path: Path) -> None:
+def test_portfolio_prefers_the_gpu(runner: NativeRunner, bundle: Path, tmp_path: Path) -> None:
     """Of a GPU's variant and the processor's the GPU's runs, in C++ and in Python alike."""
     here = find_target("local")
     write_bundle(
@@ -74,7 +81,6 @@ def test_portfolio_prefers_the_gpu(bundle: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     whole = tmp_path / "all"
     write_portfolio(whole, {"cpu": tmp_path / "cpu", "gpu": bundle})
-    runner = NativeRunner(command=(str(built()),))
     assert runner.succeeds(whole, "--choose") == f"{whole}/variants/gpu\n"
     assert load_bundle(whole).manifest.target.name == "pocl-opencl"
     missing = str(tmp_path / "no.so")
