@@ -207,7 +207,8 @@ def compile_program(program: Program, target: Target) -> Compiled:
     prepare_compiler(target)
     with compile_errors(f"network '{program.name}'"):
         module, weights = relax_module(program, target, tvm_target(target))
-        with tvm.transform.PassContext(config={"relax.backend.use_cuda_graph": True}):
+        graphs = target.gpu is not None and target.gpu.api == "cuda"
+        with tvm.transform.PassContext(config={"relax.backend.use_cuda_graph": graphs}):
             executable = relax.build(module, target=tvm_target(target))
     return Compiled(executable=executable, weights=tuple(weights))
 
