@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hmac
 import importlib.util
-import json
 import os
 import secrets
 import socket
@@ -19,9 +18,8 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from millifit.targets.remote import handshake
 from millifit.targets.remote.address import DeviceAddress
@@ -30,11 +28,10 @@ from millifit.targets.remote.link import Link, LinkLostError
 from millifit.targets.remote.message import pack, unpack
 from millifit.targets.remote.relay import Relay
 from millifit.targets.remote.session import FUNCTION
+from millifit.targets.runner.serving import Request, serve
 
 _MAGIC = 0xFF271  # of TVM's RPC
 _LENGTH = struct.Struct("<i")
-
-Request = Mapping[str, Any]
 
 
 class Client:
@@ -183,20 +180,10 @@ def _remote_procedure_calls() -> Any:
     return tvm_ffi.get_global_func("rpc.Connect")
 
 
-def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answer every line of `requests` until they end."""
-    client = Client()
-    for line in requests:
-        request = json.loads(line)
-        answers.write(json.dumps({"id": request["id"], "value": client.answer(request)}) + "\n")
-        answers.flush()
-
-
 def main() -> None:
-    """Serve on the pipes; whatever libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(sys.stdin, answers)
+    """Serve on the pipes."""
+    client = Client()
+    serve(lambda request: {"value": client.answer(request)})
     os._exit(0)  # TVM's client would say good-bye to a device that may be gone
 
 

@@ -6,13 +6,10 @@ compiler that crashes takes nothing with it. It loads TVM and no more: models co
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +20,7 @@ from millifit.targets.importer.simplify import simplify
 from millifit.targets.kernel import Kernel
 from millifit.targets.lower import lower
 from millifit.targets.program import without_rule
+from millifit.targets.runner.serving import serve
 from millifit.targets.target import Target
 
 Job = Mapping[str, Any]
@@ -64,23 +62,16 @@ def answer(job: Job) -> dict[str, Any]:
         return {"reason": str(error)}
 
 
-def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answer every line of `requests` until they end; see `child.Child`."""
-    for line in requests:
-        request = json.loads(line)
-        try:
-            value = answer(request["job"])
-        except Exception as error:  # a mistake for one target is no reason to stop the others
-            value = {"reason": f"unexpected {type(error).__name__}: {error}"}
-        answers.write(json.dumps({"id": request["id"], "value": value}) + "\n")
-        answers.flush()
+def _answered(job: Job) -> dict[str, object]:
+    try:
+        return {"value": answer(job)}
+    except Exception as error:  # a mistake for one target is no reason to stop the others
+        return {"value": {"reason": f"unexpected {type(error).__name__}: {error}"}}
 
 
 def main() -> None:
-    """Serve on the pipes; whatever libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(sys.stdin, answers)
+    """Serve on the pipes."""
+    serve(lambda request: _answered(request["job"]))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,10 @@ so that a bundle is timed without ONNX Runtime in memory and the other way round
 from __future__ import annotations
 
 import gc
-import json
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
@@ -26,10 +22,10 @@ from millifit.targets.runner.energy import Rapl, rapl_domains
 from millifit.targets.runner.kernel_timing import KernelBench
 from millifit.targets.runner.memory import forget_peak, status_bytes
 from millifit.targets.runner.network_timing import NetworkTimingPolicy
+from millifit.targets.runner.serving import Request, serve
 from millifit.targets.target import Target
 from millifit.targets.timing import TimingPolicy
 
-Request = Mapping[str, Any]
 Infer = Callable[[], object]
 OpenNetwork = Callable[[Path, Array, int], Infer]  # of a file, an input and a number of threads
 
@@ -112,17 +108,11 @@ def take_turn(infer: Infer, policy: NetworkTimingPolicy) -> list[float]:
     return seconds
 
 
-def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answer every line of `requests` until they end."""
-    worker = Worker()
-    for line in requests:
-        request = json.loads(line)
-        try:
-            answer = {"id": request["id"], "value": worker.answer(request)}
-        except Exception as error:  # the parent decides; here every failure is an answer
-            answer = {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+def _answered(worker: Worker, request: Request) -> dict[str, object]:
+    try:
+        return {"value": worker.answer(request)}
+    except Exception as error:  # the parent decides; here every failure is an answer
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def _prepare() -> None:
@@ -172,10 +162,9 @@ _IMPORTS: Mapping[str, Callable[[], OpenNetwork]] = {
 
 
 def main() -> None:
-    """Serve on the pipes; whatever libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(sys.stdin, answers)
+    """Serve on the pipes."""
+    worker = Worker()
+    serve(lambda request: _answered(worker, request))
 
 
 if __name__ == "__main__":
