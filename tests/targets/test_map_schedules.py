@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernels import EVERYWHERE, TARGETS, run, tensor
+from map_references import REDUCE, pooled, to_space
 
 from millifit.targets.kernel import Kernel
 
@@ -110,17 +109,6 @@ def test_pad(target, mode, dtype, amounts, channels):
             before=tuple(before for before, _ in amounts))  # fmt: skip
 
 
-def to_space(x, block, by_channel):
-    """Pixels out of channels, ``x: [N, H, W, C]``."""
-    n, h, w, depth = x.shape
-    channels = depth // (block[0] * block[1])
-    if by_channel:
-        parts = x.reshape(n, h, w, channels, *block).transpose(0, 1, 4, 2, 5, 3)
-    else:
-        parts = x.reshape(n, h, w, *block, channels).transpose(0, 1, 3, 2, 4, 5)
-    return np.ascontiguousarray(parts.reshape(n, h * block[0], w * block[1], channels))
-
-
 @TARGET
 @SLOW
 @given(block=st.tuples(st.integers(1, 4), st.integers(1, 4)), channels=st.integers(1, 20),
@@ -208,22 +196,6 @@ def windows(draw):
     return extents, draw(st.integers(1, 70)), out, size, strides, dilations, pads
 
 
-def pooled(x, out, size, strides, dilations, pads, reduce):
-    """`reduce` of the values of every window, and of their number with the padding."""
-    made = np.zeros((1, *out, x.shape[3]))
-    for y, c in itertools.product(range(out[0]), range(out[1])):
-        corner = (y * strides[0] - pads[0], c * strides[1] - pads[1])
-        places = [
-            [corner[i] + k * dilations[i] for k in range(size[i])
-             if corner[i] + k * dilations[i] < x.shape[1 + i] + pads[2 + i]]
-            for i in range(2)
-        ]  # fmt: skip
-        inside = [[p for p in places[i] if 0 <= p < x.shape[1 + i]] for i in range(2)]
-        window = x[0, inside[0]][:, inside[1]].reshape(-1, x.shape[3])
-        made[0, y, c] = reduce(window, len(places[0]) * len(places[1]))
-    return made
-
-
 @TARGET
 @SLOW
 @given(case=windows(), dtype=DTYPES, include=st.integers(0, 1))
@@ -246,13 +218,6 @@ def test_pooling(target, case, dtype, include):
     kernel = kernel_of("avg_pool", [x], tensor(wanted.shape), **names)
     made = run(kernel, target, [x], constants)
     np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5)
-
-
-REDUCE = {
-    "mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod,
-    "l1": lambda x, **how: np.abs(x).sum(**how), "sum_square": lambda x, **how: (x * x).sum(**how),
-    "l2": lambda x, **how: np.sqrt((x * x).sum(**how)),
-}  # fmt: skip
 
 
 @TARGET
