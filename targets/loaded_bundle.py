@@ -13,7 +13,7 @@ import numpy as np
 
 from millifit.errors import BundleError
 from millifit.targets.detect_gpu import reachable_gpus
-from millifit.targets.device import runtime_device
+from millifit.targets.device import device_peak_bytes, forget_device_peak, runtime_device
 from millifit.targets.device_facts import probe, why_not
 from millifit.targets.manifest import ALIGNMENT, Manifest, check_files, read_manifest
 from millifit.targets.network import Array
@@ -46,6 +46,7 @@ class LoadedBundle:
         if configure is not None and manifest.target.threads > 1:
             configure(1, manifest.target.threads)
         self._device = runtime_device(manifest.target)
+        forget_device_peak(manifest.target)
         self._machine = VirtualMachine(_load_library(path / "library.so"), self._device)
         self._main = self._machine["main"]
         self._weights = _read_weights(path / "weights.bin", manifest, self._device)
@@ -61,10 +62,24 @@ class LoadedBundle:
 
     def invoke(self) -> Any:
         """Run once on the input set last; returns the runtime's own tensors, on the device."""
-        made = self._bound()
+        made = self.start()
         if self._is_gpu:
             self._device.sync()  # a GPU works on after the call
         return made
+
+    def start(self) -> Any:
+        """The same without waiting: a GPU may still be at work on the tensors that it returns."""
+        return self._bound()
+
+    def device_bytes(self) -> int | None:
+        """The most memory that the network held on a GPU; None where the processor runs it.
+
+        OpenCL's runtime counts what it allocates; CUDA's does not, so it is what was planned.
+        """
+        if not self._is_gpu:
+            return None
+        counted = device_peak_bytes(self.manifest.target)
+        return self.manifest.planned_memory_bytes if counted is None else counted
 
     def observe(self, hear: Callable[[str, bool, tuple[Any, ...]], None]) -> None:
         """Run once on the input set last; `hear` is told of every call of the runtime.
