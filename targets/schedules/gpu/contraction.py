@@ -73,6 +73,12 @@ class _Writer:
         self.half = made.kernel.precision == "fp16" and held.computes_half
         self.sums = "int32" if made.kernel.integer else "float32"
         self.tile = [(p, v) for p in range(made.positions) for v in range(made.vectors)]
+        self.dtype = "float16" if self.half else self.sums
+        # In buffers, because TVM would write a variable's condition wherever it is used.
+        self.padded = bool(made.shape.pads[1] or made.shape.pads[3])
+        place, self.places = registers("places", made.positions, "int32")
+        chosen, self.chosen = registers("chosen", made.positions, self.dtype, made.lanes)
+        self.allocations = [place, chosen] if self.padded else []
 
     def thread(self, group: Place, local: Place) -> list[tir.Statement]:
         """One thread: its tile, and a share of the sums where they are split."""
@@ -89,7 +95,8 @@ class _Writer:
             allocation, sums = registers("sums", len(self.tile), self.sums, LANES)
             work = [*self._multiplied(panel, tile, local[2], sums)]
             work += self._stored(panel, tile, [tir.load(sums, j) for j in range(len(self.tile))])
-            return [allocation, *(when(tirx.all(*exists), work) if exists else work)]
+            work = when(tirx.all(*exists), work) if exists else work
+            return [*self.allocations, allocation, *work]
         # All threads meet at the barrier: those beyond the last tile repeat it.
         panel = tirx.min(panel, made.panels - 1)
         tile = tirx.min(tile, count - 1)
@@ -101,7 +108,7 @@ class _Writer:
         own, sums = registers("sums", len(self.tile), self.sums, LANES)
         common, parts = shared("parts", len(self.tile) * size * made.slices, self.sums, LANES)
         place = local[1] * made.threads[0] + local[0]
-        written = [own, common, *self._multiplied(panel, tile, local[2], sums)]
+        written = [*self.allocations, own, common, *self._multiplied(panel, tile, local[2], sums)]
 
         def part(j: int, piece: tir.Expr) -> tir.Expr:
             return (piece * len(self.tile) + j) * size + place
@@ -144,7 +151,14 @@ class _Writer:
 
         def tap(ky: tir.Expr, kx: tir.Expr) -> list[tir.Statement]:
             source_row = sample * shape.height + top + ky * shape.dilations[0]
-            code, places, inside = self._columns(left + kx * shape.dilations[1])
+            columns = [
+                left + kx * shape.dilations[1] + p * shape.strides[1] for p in range(made.positions)
+            ]
+            code, places = self._columns(columns)
+            exists = [
+                tirx.EQ(place, at) if self.padded else None
+                for place, at in zip(places, columns, strict=True)
+            ]
             starts = [
                 (source_row * shape.width + place) * (shape.inputs * shape.groups)
                 + group * shape.inputs
@@ -156,7 +170,7 @@ class _Writer:
             def step(i: tir.Expr) -> list[tir.Statement]:
                 at = (i * made.slices + piece) * made.lanes
                 first = (weight + at) * width + channel
-                return self._step([start + at for start in starts], inside, first, width, sums)
+                return self._step([start + at for start in starts], exists, first, width, sums)
 
             count = made.steps // made.slices
             if made.steps % made.slices:
@@ -174,27 +188,14 @@ class _Writer:
         rows = tir.loop(high - low, kernel_row, name="ky", start=low)
         return [*written, named_low, named_high, *rows]
 
-    def _columns(
-        self, left: tir.Expr
-    ) -> tuple[list[tir.Statement], list[tir.Expr], list[tir.Expr | None]]:
-        """Where the tile's positions read, and whether that is in the map, where it may not be."""
-        shape = self.plan.shape
-        written: list[tir.Statement] = []
-        places: list[tir.Expr] = []
-        inside: list[tir.Expr | None] = []
-        for p in range(self.plan.positions):
-            at = left + p * shape.strides[1]
-            if shape.pads[1] or shape.pads[3]:
-                limit = tir.const(shape.width - 1)
-                named, place = tir.bind(f"x{p}", tir.clamp(at, tir.const(0), limit), "int32")
-                known, exists = tir.bind(f"in{p}", tirx.EQ(place, at), "bool")
-                written += [named, known]
-                places.append(place)
-                inside.append(exists)
-            else:
-                places.append(at)
-                inside.append(None)
-        return written, places, inside
+    def _columns(self, columns: list[tir.Expr]) -> tuple[list[tir.Statement], list[tir.Expr]]:
+        """Where the positions read: those outside the map at its edge."""
+        if not self.padded:
+            return [], columns
+        limit = tir.const(self.plan.shape.width - 1)
+        inside = [tir.clamp(at, tir.const(0), limit) for at in columns]
+        stores = [tir.store(self.places, p, at) for p, at in enumerate(inside)]
+        return stores, [tir.load(self.places, p) for p in range(len(columns))]
 
     def _step(
         self,
@@ -206,7 +207,7 @@ class _Writer:
     ) -> list[tir.Statement]:
         """Some input channels of all positions times their weights."""
         made = self.plan
-        dtype = "float16" if self.half else self.sums
+        dtype = self.dtype
         written: list[tir.Statement] = []
         inputs, weights = [], {}
         for p, (start, exists) in enumerate(zip(starts, inside, strict=True)):
@@ -215,8 +216,8 @@ class _Writer:
             if exists is not None:
                 nothing = tir.const(0, dtype, made.lanes)
                 chosen = tirx.if_then_else(exists, value, nothing)
-                named, value = tir.bind(f"c{p}", chosen, dtype, made.lanes)
-                written.append(named)
+                written.append(tir.store(self.chosen, p, chosen))
+                value = tir.load(self.chosen, p)
             inputs.append(value)
         for lane in range(made.lanes):
             for v in range(made.vectors):

@@ -111,6 +111,11 @@ class _Writer:
         self.half = made.kernel.precision == "fp16" and held.computes_half
         self.sums = "int32" if made.kernel.integer else "float32"
         self.held_as = "float16" if self.half else self.sums
+        # In buffers, because TVM would write a variable's condition wherever it is used.
+        reached = (made.columns - 1) * made.strides[1] + (made.size[1] - 1) * made.dilations[1] + 1
+        self.padded = bool(made.pads[1] or made.pads[3])
+        chosen, self.chosen = registers("chosen", reached, self.held_as, made.lanes)
+        self.allocations = [chosen] if self.padded else []
 
     def tile(self, i: tir.Expr) -> list[tir.Statement]:
         """One thread."""
@@ -123,7 +128,8 @@ class _Writer:
             start = tirx.min(start, out_width - made.columns)
         allocation, sums = registers("sums", made.columns, self.sums, made.lanes)
         zero = tir.const(0, self.sums, made.lanes)
-        written = [allocation, *(tir.store(sums, j, zero) for j in range(made.columns))]
+        written = [*self.allocations, allocation]
+        written += [tir.store(sums, j, zero) for j in range(made.columns)]
         top = row * made.strides[0] - made.pads[0]
         left = start * made.strides[1] - made.pads[1]
 
@@ -184,17 +190,14 @@ class _Writer:
         """One input column; zeros where it is outside the map."""
         made, dtype = self.plan, self.held_as
         width, channels = self.plan.kernel.inputs[0].shape[2], self.plan.kernel.output.shape[3]
-        padded = bool(made.pads[1] or made.pads[3])
-        place = tir.clamp(at, tir.const(0), tir.const(width - 1)) if padded else at
-        named_place, place = tir.bind(f"at{offset}", place, "int32")
+        place = tir.clamp(at, tir.const(0), tir.const(width - 1)) if self.padded else at
         named, value = tir.bind(
             f"x{offset}", self._input((line + place) * channels + channel), dtype, made.lanes
         )
-        if not padded:
-            return [named_place, named], value
+        if not self.padded:
+            return [named], value
         chosen = tirx.if_then_else(tirx.EQ(place, at), value, tir.const(0, dtype, made.lanes))
-        known, value = tir.bind(f"c{offset}", chosen, dtype, made.lanes)
-        return [named_place, named, known], value
+        return [named, tir.store(self.chosen, offset, chosen)], tir.load(self.chosen, offset)
 
     def _input(self, at: tir.Expr) -> tir.Expr:
         lanes = self.plan.lanes

@@ -22,6 +22,8 @@ def elementwise(kernel: Kernel, gpu: Gpu) -> KernelCode:
     held = memory(kernel, gpu, plan.operands)
     *outer, inner = plan.axes
     lanes = LANES if inner.extent % LANES == 0 else 1
+    if gpu.api == "cuda" and kernel.op in ("min", "max"):
+        lanes = 1  # their selection for NaN is none that TVM's generator can write for vectors
     extents = [*(axis.extent for axis in outer), inner.extent // lanes]
 
     def vector(i: tir.Expr) -> list[tir.Statement]:
