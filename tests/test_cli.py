@@ -490,6 +490,7 @@ def test_a_target_is_added_that_is_like_another() -> None:
         ("targets add fast --like rpi4 --set cores", "--set cores: write KEY=VALUE"),
         ("targets add fast --like rpi4 --set cores=0", "'cores': must be 1 or more"),
         ("targets add rpi5 --like rpi4", "a target 'rpi5' exists"),
+        ("targets list --file none.toml", "does not exist"),
     ],
 )
 def test_a_target_that_cannot_be_added(line: str, words: str) -> None:

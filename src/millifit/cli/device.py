@@ -21,6 +21,10 @@ targets = typer.Typer(no_args_is_help=True)
 UserFile = Annotated[
     Path | None, typer.Option("--file", help="Your catalog; the one in your home unless given.")
 ]
+ReadFile = Annotated[
+    Path | None,
+    typer.Option("--file", exists=True, help="Your catalog; the one in your home unless given."),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of 'millifit targets list'.")]
 
 
@@ -60,7 +64,7 @@ def _targets() -> None:
 
 
 @targets.command("list")
-def list_all(file: UserFile = None, json: options.JsonFile = None) -> None:
+def list_all(file: ReadFile = None, json: options.JsonFile = None) -> None:
     """List all targets: this machine and its GPUs, those that ship, and yours."""
     from millifit.targets.catalog import list_targets
     from millifit.targets.detect_gpu import gpu_targets
@@ -85,7 +89,7 @@ def _row(target: Target) -> tuple[str, ...]:
 
 
 @targets.command("show")
-def show_one(name: Name, file: UserFile = None, json: options.JsonFile = None) -> None:
+def show_one(name: Name, file: ReadFile = None, json: options.JsonFile = None) -> None:
     """Show all that is known about a target, and where it is known from."""
     from millifit.targets.catalog import find_target
 
@@ -151,7 +155,7 @@ def _changes(given: list[str]) -> dict[str, str]:
 
 
 @targets.command("check")
-def check(name: Name, file: UserFile = None, json: options.JsonFile = None) -> None:
+def check(name: Name, file: ReadFile = None, json: options.JsonFile = None) -> None:
     """Check that code can be generated for a target."""
     from millifit.doctor import code_generation
     from millifit.targets.catalog import find_target
