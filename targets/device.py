@@ -24,3 +24,20 @@ def runtime_device(target: Target) -> Any:
 
     load_opencl()
     return tvm.opencl(opencl_index(target.gpu))
+
+
+def device_peak_bytes(target: Target) -> int | None:
+    """The most bytes that this process held on the target's device; None where nobody counts."""
+    import tvm
+
+    if target.gpu is None or target.gpu.api != "opencl":
+        return None
+    return int(tvm.get_global_func("millifit.opencl.peak_bytes")())
+
+
+def forget_device_peak(target: Target) -> None:
+    """Let `device_peak_bytes` start again from what is held now."""
+    import tvm
+
+    if target.gpu is not None and target.gpu.api == "opencl":
+        tvm.get_global_func("millifit.opencl.forget_peak")()

@@ -27,7 +27,9 @@ from millifit.targets.target import Target
 from millifit.targets.timing import TimingPolicy
 
 Infer = Callable[[], object]
-OpenNetwork = Callable[[Path, Array, int], Infer]  # of a file, an input and a number of threads
+DeviceBytes = Callable[[], int | None]  # what the network held on a GPU; None on the processor
+# Of a file, an input and a number of threads.
+OpenNetwork = Callable[[Path, Array, int], tuple[Infer, DeviceBytes]]
 
 
 class Worker:
@@ -37,6 +39,7 @@ class Worker:
         self._bench = KernelBench(Rapl(rapl_domains()))
         self._infer: Infer | None = None
         self._resident_bytes = 0
+        self._device_bytes: DeviceBytes = lambda: None
 
     def answer(self, request: Request) -> object:
         """What `request` asks for, as JSON types; raises whatever goes wrong."""
@@ -70,7 +73,9 @@ class Worker:
         forget_peak()
         self._resident_bytes = status_bytes("VmHWM")
         sample = np.load(request["input_path"], allow_pickle=False)
-        self._infer = open_network(Path(request["path"]), sample, int(request["threads"]))
+        self._infer, self._device_bytes = open_network(
+            Path(request["path"]), sample, int(request["threads"])
+        )
         self._infer()
         gc.disable()  # no pause of the collector inside a timed inference
 
@@ -80,8 +85,13 @@ class Worker:
         return take_turn(self._infer, policy)
 
     def _memory(self) -> dict[str, int]:
-        peak = status_bytes("VmHWM")
-        return {"network_bytes": max(0, peak - self._resident_bytes), "process_bytes": peak}
+        """What the network takes: on a GPU memory of the GPU, else what the process grew by."""
+        peak, device_bytes = status_bytes("VmHWM"), self._device_bytes()
+        grown = max(0, peak - self._resident_bytes)
+        return {
+            "network_bytes": grown if device_bytes is None else device_bytes,
+            "process_bytes": peak,
+        }
 
 
 def take_turn(infer: Infer, policy: NetworkTimingPolicy) -> list[float]:
@@ -124,10 +134,10 @@ def _import_bundle() -> OpenNetwork:
 
     from millifit.targets.loaded_bundle import load_bundle
 
-    def open_bundle(path: Path, sample: Array, _threads: int) -> Infer:
+    def open_bundle(path: Path, sample: Array, _threads: int) -> tuple[Infer, DeviceBytes]:
         loaded = load_bundle(path)  # threads: TVM reads them from the environment
         loaded.set_input(sample)
-        return lambda: loaded.invoke()
+        return lambda: loaded.invoke(), loaded.device_bytes
 
     return open_bundle
 
@@ -135,7 +145,7 @@ def _import_bundle() -> OpenNetwork:
 def _import_onnxruntime() -> OpenNetwork:
     import onnxruntime
 
-    def open_onnx(path: Path, sample: Array, threads: int) -> Infer:
+    def open_onnx(path: Path, sample: Array, threads: int) -> tuple[Infer, DeviceBytes]:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -150,7 +160,7 @@ def _import_onnxruntime() -> OpenNetwork:
         binding.bind_cpu_input(session.get_inputs()[0].name, sample)
         for output in session.get_outputs():
             binding.bind_output(output.name)
-        return lambda: session.run_with_iobinding(binding)
+        return lambda: session.run_with_iobinding(binding), lambda: None
 
     return open_onnx
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import tvm
 from onnx import helper
 
 from millifit.compress.quantize.quantizer import quantize
@@ -102,6 +103,23 @@ def test_bundle_computes_what_onnx_does(written: Path) -> None:
         np.testing.assert_array_equal(golden["output0"], loaded.run(X)[0])
 
 
+def test_memory_of_the_device_is_counted_and_does_not_grow(written: Path) -> None:
+    """Weights, arena, input and output; runs after the first take nothing more."""
+    loaded = load_bundle(written)
+    live_bytes = tvm.get_global_func("millifit.opencl.live_bytes")
+    loaded.set_input(X)
+    for _ in range(2):  # the second output is made while the first is still held
+        loaded.invoke()
+    before = live_bytes()
+    for _ in range(20):
+        loaded.invoke()
+    assert live_bytes() == before
+    planned = loaded.manifest.planned_memory_bytes
+    device_bytes = loaded.device_bytes()
+    assert device_bytes is not None
+    assert planned <= device_bytes < planned + 3 * 4096 + before
+
+
 def test_half_precision_computes_what_onnx_does(opencl: Target, tmp_path: Path) -> None:
     """Layers in fp16, on a device that has it in memory alone: within 2e-2 of ONNX Runtime."""
     model = halved()
@@ -157,6 +175,7 @@ def test_network_is_timed_with_what_it_copies_left_out(written: Path, tmp_path: 
     with LocalRunner() as runner:
         result = runner.time_networks({"it": contender}, policy=QUICK, on_round=lambda _: None)
     assert 0 < result["it"].samples.median_s < 0.5
+    assert 10_000 < result["it"].peak_memory_bytes < 100_000  # of the device, not of the driver
 
 
 def test_first_run_needs_the_runtime_alone(written: Path) -> None:
