@@ -6,7 +6,6 @@ device; a turn is some inferences, each between two events of the stream they al
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,8 +63,9 @@ def oracle(network: Network, x: Floats) -> Floats:
 
 def error(outputs: Floats, wanted: Floats) -> float:
     """The largest error, relative to the largest magnitude wanted; infinite where not finite."""
-    difference = float(np.abs(outputs.astype(np.float64) - wanted).max())
-    return difference / float(np.abs(wanted).max()) if np.isfinite(difference) else float("inf")
+    right = wanted.astype(np.float64)
+    difference = float(np.abs(outputs.astype(np.float64) - right).max())
+    return difference / float(np.abs(right).max()) if np.isfinite(difference) else float("inf")
 
 
 def ours(network: Network, x: Floats, target: Target, folder: Path) -> Contender:
@@ -95,7 +95,7 @@ def traced(network: Network, x: Any) -> Any:
 
     from millifit.compress.torch_network import TorchNetwork
 
-    module = TorchNetwork(dataclasses.replace(network)).to(x.device, x.dtype).eval()
+    module: Any = TorchNetwork(network).to(x.device, x.dtype).eval()
     module = module.to(memory_format=torch.channels_last)
     with torch.no_grad():
         return make_fx(module)(x)
@@ -112,7 +112,8 @@ def compiled(network: Network, x: Floats) -> Contender:
     import torch
 
     given = _on_device(x)
-    module = torch.compile(traced(network, given), mode="max-autotune")
+    compiling: Any = torch.compile  # typed for modules alone
+    module = compiling(traced(network, given), mode="max-autotune")
     return _of_torch(lambda: module(given))
 
 
@@ -122,14 +123,15 @@ def eager(network: Network, x: Floats) -> Contender:
 
     given = _on_device(x)
     module = traced(network, given)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side), torch.no_grad():
+    cuda: Any = torch.cuda  # partly untyped
+    side = cuda.Stream()
+    side.wait_stream(cuda.current_stream())
+    with cuda.stream(side), torch.no_grad():
         for _ in range(_WARM_UP):
             module(given)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.no_grad(), torch.cuda.graph(graph):
+    cuda.current_stream().wait_stream(side)
+    graph = cuda.CUDAGraph()
+    with torch.no_grad(), cuda.graph(graph):
         made = module(given)
 
     def run() -> Any:
@@ -155,12 +157,13 @@ def turn(run: Callable[[], object]) -> Sequence[float]:
     """Seconds of some inferences, each by two events on the stream, one after the other."""
     import torch
 
+    cuda: Any = torch.cuda  # partly untyped
     for _ in range(_WARM_UP):
         run()
     seconds = []
     for _ in range(_INFERENCES):
-        torch.cuda.synchronize()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        cuda.synchronize()
+        start, end = (cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         run()
         end.record()

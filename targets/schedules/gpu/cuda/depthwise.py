@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -70,10 +71,8 @@ def depthwise(kernel: Kernel, gpu: Gpu) -> KernelCode:
         ]  # fmt: skip
         for column in range(columns):
             at = ((image * out_height + y) * out_width + x + column) * channels + channel
-            written += finish(
-                kernel, tensors, lambda lane, start=column * lanes: tir.load(sums, start + lane),
-                channel=channel, out=at, lanes=lanes,
-            )  # fmt: skip
+            own = functools.partial(_sum, sums, column * lanes)
+            written += finish(kernel, tensors, own, channel=channel, out=at, lanes=lanes)
         return written
 
     return KernelCode(
@@ -81,6 +80,10 @@ def depthwise(kernel: Kernel, gpu: Gpu) -> KernelCode:
         operands=tuple(operands.values()),
         pack=lambda constants: _pack(kernel, constants),
     )
+
+
+def _sum(sums: tir.Buffer, first: int, lane: int) -> tir.Expr:
+    return tir.load(sums, first + lane)
 
 
 def _pack(kernel: Kernel, constants: Constants) -> tuple[Array, ...]:
