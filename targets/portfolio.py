@@ -194,7 +194,8 @@ def choose(portfolio: Portfolio, facts: DeviceFacts) -> Choice:
         said = "".join(f"\n  {name}: {reason}" for name, reason in refused.items())
         raise BundleError(
             f"no variant of the portfolio of '{portfolio.network}' runs on this device:{said}\n"
-            "Compile it for this device too: millifit compile MODEL --target A,B --portfolio OUT"
+            "Compile it for this device, too: millifit compile MODEL --target A,B --portfolio "
+            "--out OUT"
         )
     akin = [variant for variant in fitting if _akin(variant.target.gpu, facts)] or fitting
     return Choice(variant=_best(akin), refused=refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from roofline import RooflineTimer
 
 from millifit.errors import BundleError
 from millifit.pipeline import compile_model, verify
+from millifit.pipeline.reach import device_access
 from millifit.targets.loaded_bundle import load_bundle
+from millifit.targets.portfolio import write_portfolio
+from millifit.targets.signature import sign
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +82,24 @@ def test_bundle_that_computes_something_else_is_not_certified(
     monkeypatch.setattr("millifit.pipeline.verifying.load_bundle", lambda _path: Other())
     with pytest.raises(BundleError, match=r"does not give its golden output .* Compile it again"):
         verify(compiled, timer=RooflineTimer())
+
+
+def test_portfolio_is_certified_under_a_key(compiled: Path, tmp_path: Path) -> None:
+    """The variant for this machine is checked once it is signed; on a board one has to be named."""
+    key, public = tmp_path / "key.pem", tmp_path / "pub.pem"
+    for command in (
+        ["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)],
+        ["openssl", "pkey", "-in", str(key), "-pubout", "-out", str(public)],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    whole = tmp_path / "all"
+    write_portfolio(whole, {"here": compiled})
+    with pytest.raises(BundleError, match="is not signed"):
+        verify(whole, public_key=public, timer=RooflineTimer())
+    sign(whole, key)
+    found = verify(whole, public_key=public, timer=RooflineTimer())
+    assert (found["bundle"], found["signature"]) == (f"{whole}/variants/here", "valid")
+    assert verify(compiled, timer=RooflineTimer())["signature"] is None
+    board = device_access("127.0.0.1:9391", None, None)
+    with pytest.raises(BundleError, match=r"verify one of its variants \(here\), e\.g\. .*/here'"):
+        verify(whole, device=board)

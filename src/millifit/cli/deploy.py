@@ -114,6 +114,7 @@ def verify(
     device: options.Device = None,
     device_token_file: options.DeviceToken = None,
     device_ca: options.DeviceCa = None,
+    public_key: options.PublicKey = None,
     data: options.Data = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -127,6 +128,7 @@ def verify(
     millifit verify runs/demo/bundle
     millifit verify bundles/local --model small.onnx --data val.npz --json certificate.json
     millifit verify bundles/rpi4 --device pi.local:9391
+    millifit verify bundles/local --public-key pub.pem
     """
     from millifit import pipeline
     from millifit.pipeline.reach import device_access
@@ -146,6 +148,7 @@ def verify(
         std=settings.std,
         model=model,
         device=device_access(settings.device, settings.device_token_file, settings.device_ca),
+        public_key=public_key,
         seed=settings.seed,
         progress=bars(),
     )

@@ -110,6 +110,14 @@ Tune = Annotated[
         help="Try other tiles than the rules' on this machine; what wins is kept and used.",
     ),
 ]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-key",
+        metavar="PEM",
+        help="Refuse what the owner of this Ed25519 key has not signed.",
+    ),
+]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")
 ]

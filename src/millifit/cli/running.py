@@ -22,10 +22,7 @@ def run(
     output_file: Annotated[
         Path | None, typer.Option("--output", metavar="Y.npy", help="Where the outputs go.")
     ] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option("--public-key", metavar="PEM", help="Run only what its owner has signed."),
-    ] = None,
+    public_key: options.PublicKey = None,
     json: options.JsonFile = None,
 ) -> None:
     """Run a bundle, or the variant of a portfolio that fits this machine, on samples.

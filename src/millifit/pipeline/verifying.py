@@ -25,9 +25,11 @@ from millifit.pipeline.workbench import Timer, preprocessing_of
 from millifit.progress import SILENT, Progress
 from millifit.targets.importer.onnx_file import read_network
 from millifit.targets.importer.simplify import simplify
-from millifit.targets.loaded_bundle import load_bundle, runs_here
+from millifit.targets.loaded_bundle import choose_here, load_bundle, runs_here
 from millifit.targets.manifest import Manifest, check_files, read_manifest
+from millifit.targets.portfolio import is_portfolio, read_portfolio, variant_folder
 from millifit.targets.runner.network_timing import Contender
+from millifit.targets.signature import check_signature
 from millifit.targets.target import Target
 
 Numbers = tuple[float, ...] | None
@@ -41,15 +43,21 @@ def verify(
     std: Numbers = None,
     model: str | None = None,
     device: DeviceAccess | None = None,
+    public_key: Path | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
     timer: Timer | None = None,
 ) -> dict[str, Any]:
     """Check a bundle on its device: hashes, golden output, latency, accuracy, agreement.
 
-    `device` is where that is; this machine unless given. The certificate. Raises BundleError where
-    a file was changed, the golden output is not given, or the bundle is for another device.
+    `device` is where that is; this machine unless given. Of a portfolio the variant for this
+    machine is checked. With `public_key` it must have been signed by its owner. The certificate.
+    Raises BundleError where a file was changed, the signature is missing or false, the golden
+    output is not given, or the bundle is for another device.
     """
+    if public_key is not None:
+        check_signature(bundle, public_key)
+    bundle = _bundle_in(bundle, device)
     manifest = read_manifest(bundle)
     check_files(bundle, manifest)
     if not manifest.golden.made_by and (model is None or data is None):
@@ -71,6 +79,7 @@ def verify(
             "device": about_device(target, environment),
             "versions": manifest.versions,
             "files": "unchanged",
+            "signature": None if public_key is None else "valid",
             "golden": asdict(manifest.golden),
             "golden_error": _golden_error(bundle, manifest, chosen, here=device is None),
             "size_bytes": bundle_bytes(bundle),
@@ -80,6 +89,19 @@ def verify(
         if data is not None:
             certificate |= _validated(bundle, chosen, data, mean, std, model, seed, progress)
     return certificate
+
+
+def _bundle_in(folder: Path, device: DeviceAccess | None) -> Path:
+    """The folder itself, or the variant of its portfolio for this machine."""
+    if not is_portfolio(folder):
+        return folder
+    if device is not None:
+        names = ", ".join(variant.name for variant in read_portfolio(folder).variants)
+        raise BundleError(
+            f"'{folder}' is a portfolio: on a device verify one of its variants ({names}), e.g. "
+            f"'{folder}/variants/{read_portfolio(folder).variants[0].name}'"
+        )
+    return variant_folder(folder, choose_here(folder).variant)
 
 
 def _check_it_runs_here(bundle: Path, target: Target) -> None:

@@ -28,10 +28,10 @@ void LoadGpuRuntime(const Tvm& tvm, const std::string& api) {
   if (api == "opencl" && named != nullptr && *named != '\0') {
     if (dlopen(named, RTLD_NOW | RTLD_GLOBAL) != nullptr) return;
     tried = dlerror();
-  } else if (api == "cuda" && OpenLibrary("libcudart.so.13", &tried) == nullptr) {
-    // The runtime's own search would not find it in MILLIFIT_RUNTIME or beside the program.
-  } else if (OpenLibrary(api == "cuda" ? "libtvm_runtime_cuda.so" : "libmillifit_opencl.so", &tried)) {
-    return;
+  } else {
+    // What TVM's runtime of CUDA needs itself is found in the same places, if it is opened before.
+    if (api == "cuda") OpenLibrary("libcudart.so.13", &tried);
+    if (OpenLibrary(api == "cuda" ? "libtvm_runtime_cuda.so" : "libmillifit_opencl.so", &tried)) return;
   }
   throw Failure(
       api == "cuda"

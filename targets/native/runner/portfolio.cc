@@ -115,7 +115,8 @@ Choice Choose(const std::string& path, Device* device) {
   }
   if (fitting.empty()) {
     throw Failure("no variant of portfolio '" + path + "' runs on this device:" + reasons +
-                  "\nCompile it for this device too: millifit compile MODEL --target A,B --portfolio OUT");
+                  "\nCompile it for this device, too: millifit compile MODEL --target A,B --portfolio "
+                  "--out OUT");
   }
   const Variant* best = Best(of_the_family.empty() ? fitting : of_the_family);
   choice.path = path + "/variants/" + best->name;
