@@ -89,9 +89,12 @@ class Client:
 
     def _pass_on(self, door: socket.socket, key: str, link: Link) -> None:
         try:
-            local = _admit(door, key)
-            self._why_ended = Relay(link, local).run() or "closed here"
-            local.close()
+            # Closing its socket is what TVM's client notices.
+            with _admit(door, key) as local:
+                try:
+                    self._why_ended = Relay(link, local).run() or "closed here"
+                except LinkLostError as error:
+                    self._why_ended = f"lost: {error}"
         except (LinkLostError, OSError) as error:
             self._why_ended = f"lost: {error}"
         finally:

@@ -47,6 +47,7 @@ class Compilers:
         self._done: dict[tuple[Kernel, Target], CompiledKernel | Failed] = {}
         self._seats: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
         self._all: set[Child] = set()
+        self._stopped: list[Child] = []
         for _ in range(count):
             self._seats.put(None)
 
@@ -58,15 +59,16 @@ class Compilers:
         if (kernel, target) not in self._done:
             seat = self._seats.get()
             try:
-                seat, made = self._compile(seat or self._start(), kernel, target)
+                seat = seat if seat in self._all else self._start()
+                made = self._compile(seat, kernel, target)
+                if isinstance(made, Failed) and seat not in self._all:
+                    return made  # of a child that crashed, or was stopped meanwhile
                 self._done[kernel, target] = made
             finally:
                 self._seats.put(seat)
         return self._done[kernel, target]
 
-    def _compile(
-        self, child: Child, kernel: Kernel, target: Target
-    ) -> tuple[Child | None, CompiledKernel | Failed]:
+    def _compile(self, child: Child, kernel: Kernel, target: Target) -> CompiledKernel | Failed:
         path = self._folder / f"kernel{next(self._names)}.so"
         try:
             answer = child.ask(
@@ -74,11 +76,11 @@ class Compilers:
                 target=dataclasses.asdict(target), path=str(path),
             )  # fmt: skip
         except RequestFailedError as error:
-            return child, Failed(reason=str(error)[:_REASON_CHARACTERS])
+            return Failed(reason=str(error)[:_REASON_CHARACTERS])
         except ChildLostError as error:
             self._end(child)
-            return None, Failed(reason=f"the compiler: {error}"[:_REASON_CHARACTERS])
-        return child, CompiledKernel(
+            return Failed(reason=f"the compiler: {error}"[:_REASON_CHARACTERS])
+        return CompiledKernel(
             path=path, operands=answer["operands"], executable=bool(answer["executable"])
         )
 
@@ -103,8 +105,10 @@ class Compilers:
         """Kill all children, from any thread; whoever waits for one hears of it."""
         for child in list(self._all):
             child.kill()
+            self._all.discard(child)
+            self._stopped.append(child)
 
     def close(self) -> None:
         """End all children."""
-        for child in list(self._all):
+        for child in [*self._all, *self._stopped]:
             self._end(child)

@@ -53,6 +53,7 @@ class DevicePool:
         self._closing = threading.Event()
         self._free: list[RemoteDevice] = []
         self._lent: set[RemoteDevice] = set()
+        self._waiting: list[int] = []
         self._seekers: set[threading.Thread] = set()
         self._why_none = ""
 
@@ -84,12 +85,15 @@ class DevicePool:
         return first
 
     @contextmanager
-    def borrow(self) -> Iterator[RemoteDevice]:
+    def borrow(
+        self, turn: int = 0, unless: Callable[[], bool] = lambda: False
+    ) -> Iterator[RemoteDevice]:
         """A device nobody else has meanwhile. One that is lost in the body is looked for again.
 
-        Raises TargetError where there is none any more.
+        Of those who wait, who has the lowest `turn` is served first; nobody `unless` that is so
+        meanwhile. Raises TargetError where there is no device any more.
         """
-        device = self._take()
+        device = self._take(turn, unless)
         try:
             yield device
         except DeviceLostError as error:
@@ -123,13 +127,19 @@ class DevicePool:
         for seeker in list(self._seekers):
             seeker.join()
 
-    def _take(self) -> RemoteDevice:
+    def _take(self, turn: int, unless: Callable[[], bool]) -> RemoteDevice:
         self.open_if_empty()
         with self._changed:
-            while not self._free:
-                if self._closing.is_set() or not (self._lent or self._seekers):
-                    raise TargetError(self._why_none or f"no session with {self._address}.")
-                self._changed.wait(1.0)
+            self._waiting.append(turn)
+            try:
+                while not self._free or turn > min(self._waiting):
+                    hopeless = not (self._free or self._lent or self._seekers)
+                    if hopeless or self._closing.is_set() or unless():
+                        raise TargetError(self._why_none or f"no session with {self._address}.")
+                    self._changed.wait(0.5)
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
             device = self._free.pop(0)
             self._lent.add(device)
             return device

@@ -7,11 +7,13 @@ tracker lends several devices of one kind they share the kernels. Networks take 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -126,10 +128,13 @@ class RemoteRunner:
         pending = iter(kernels)
         running: dict[Future[Samples | Failed], Kernel] = {}
         executor = ThreadPoolExecutor(threads)
+        turns, left = itertools.count(), Event()
         try:
             while True:
                 while len(running) < threads and (kernel := next(pending, None)) is not None:
-                    task = executor.submit(self._time_kernel, kernel, target, policy, seed)
+                    task = executor.submit(
+                        self._time_kernel, kernel, target, policy, seed, next(turns), left
+                    )
                     running[task] = kernel
                 if not running:
                     return
@@ -137,6 +142,7 @@ class RemoteRunner:
                 for task in [each for each in running if each in done]:  # as they were pulled
                     yield running.pop(task), task.result()
         finally:
+            left.set()
             self._leave(executor, running)
 
     def time_networks(
@@ -178,19 +184,23 @@ class RemoteRunner:
         if mismatch is not None:
             raise TargetError(f"{device.address}: {mismatch}")
 
-    def _persist(self, work: Callable[[RemoteDevice], T]) -> T:
+    def _persist(
+        self, work: Callable[[RemoteDevice], T], turn: int = 0, left: Event | None = None
+    ) -> T:
         """Do it on some device; on another, or once more, where that one is lost.
 
+        Who has the lowest `turn` comes first; nothing is done once more after it was `left`.
         Raises SessionDiedError where it killed a session twice, on a device that was still there.
         """
+        left = left or Event()
         deaths = 0
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self._pool.borrow() as device:
+                with self._pool.borrow(turn, left.is_set) as device:
                     return work(device)
             except DeviceLostError as error:
                 deaths += isinstance(error, SessionDiedError)
-                if deaths == _MOST_DEATHS:
+                if deaths == _MOST_DEATHS or left.is_set():
                     raise
                 if attempt == _ATTEMPTS:
                     why = str(error).rstrip(".")
@@ -198,14 +208,22 @@ class RemoteRunner:
         raise AssertionError
 
     def _time_kernel(
-        self, kernel: Kernel, target: Target, policy: TimingPolicy, seed: int
+        self,
+        kernel: Kernel,
+        target: Target,
+        policy: TimingPolicy,
+        seed: int,
+        turn: int,
+        left: Event,
     ) -> Samples | Failed:
         library = self._compilers.library(kernel, target)
         if isinstance(library, Failed):
             return library
         try:
             return self._persist(
-                lambda device: self._time_library(device, library, kernel, target, policy, seed)
+                lambda device: self._time_library(device, library, kernel, target, policy, seed),
+                turn,
+                left,
             )
         except SessionDiedError as error:
             return Failed(reason=str(error)[:_REASON_CHARACTERS])
@@ -238,8 +256,7 @@ class RemoteRunner:
     ) -> None:
         """End what is still being timed, where the caller wants no more of it."""
         executor.shutdown(wait=False, cancel_futures=True)
-        begun = [task for task in running if not task.cancelled()]
-        if begun and wait(begun, timeout=_LEAVING_S).not_done:
+        if wait(running, timeout=_LEAVING_S).not_done:
             self._compilers.stop()
             self._pool.end_sessions()
         executor.shutdown(wait=True)

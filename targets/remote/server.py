@@ -15,7 +15,6 @@ import os
 import selectors
 import signal
 import socket
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,10 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from millifit.errors import TargetError
 from millifit.targets.device_facts import DeviceFacts
 from millifit.targets.remote import work_folder
 from millifit.targets.remote.broker import Broker
+from millifit.targets.remote.listening import listen, tls_context
 from millifit.targets.remote.registration import Registration
 from millifit.targets.remote.settings import ServerSettings
 from millifit.targets.remote.work_folder import WorkFolders
@@ -63,14 +62,14 @@ class DeviceServer:
         self._facts = facts
         self._token = token
         self._log = log
-        self._tls = _tls_context(settings)
+        self._tls = tls_context(settings)
         self._connections: dict[int, _Connection] = {}
         self._failures: dict[str, deque[float]] = {}
         self._stopping = False
         self._inherited: list[socket.socket] = []
         self._registrar: tuple[int, socket.socket] | None = None
         self._selector = selectors.DefaultSelector()
-        self._listener = _listen(settings)
+        self._listener = listen(settings)
         self._folders = WorkFolders()
 
     @property
@@ -159,13 +158,14 @@ class DeviceServer:
     def _register(self) -> None:
         """Fork the process that keeps the tracker informed."""
         ours, theirs = socket.socketpair()
+        port = self.port
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
                 self._let_go()
                 ours.close()
-                Registration(self._settings, port=self.port, control=theirs, log=self._log).run()
+                Registration(self._settings, port=port, control=theirs, log=self._log).run()
                 status = 0
             except BaseException as error:
                 self._log(f"registration: {type(error).__name__}: {error}")
@@ -278,36 +278,3 @@ def kill_group(pid: int) -> None:
 def _held(holder: _Connection) -> str:
     held_s = time.monotonic() - holder.since_s
     return f"a session from {holder.peer} has lasted {held_s:.0f} s"
-
-
-def _listen(settings: ServerSettings) -> socket.socket:
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, number)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(16)
-    except OSError as error:
-        raise TargetError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. Choose "
-            "another port with --port, or end what listens there."
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise TargetError(
-            f"'{settings.tls_cert}' and '{settings.tls_key}' are no certificate and its key "
-            f"({error}). docs/how-to/boards.md shows how to make them."
-        ) from error
-    return context
