@@ -20,7 +20,7 @@ from pathlib import Path
 
 from millifit.targets.remote.address import DeviceAddress
 from millifit.targets.remote.agent import write_agent
-from millifit.targets.remote.credentials import make_token
+from millifit.targets.remote.credentials import Credentials, make_token, read_token
 from tests.boards.userland import PackagesMissingError, Userland, userland
 
 _START_S = 120.0
@@ -41,10 +41,7 @@ class Board:
         self.log = folder / "server.log"
 
     def __enter__(self) -> Board:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if not self.token_file.exists():
-            make_token(self.token_file)
-        write_agent(self._folder / "millifit-device.pyz")
+        self.prepare()
         try:
             self.switch_on()
         except BaseException:
@@ -55,6 +52,13 @@ class Board:
     def __exit__(self, *_how: object) -> None:
         self.switch_off()
 
+    def prepare(self) -> None:
+        """Put a token and the server's file onto the disk."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self.token_file.exists():
+            make_token(self.token_file)
+        write_agent(self._folder / "millifit-device.pyz")
+
     def switch_on(self) -> None:
         """Start the server and wait until it listens."""
         name, _, value = self._mark.partition("=")
@@ -64,6 +68,8 @@ class Board:
             str(self._folder / "millifit-device.pyz"), "serve", "--port", str(self.address.port),
             "--token-file", str(self.token_file),
         )  # fmt: skip
+        # However this process ends, the board is off then.
+        command = ["setpriv", "--pdeathsig", "KILL", *command]
         with self.log.open("ab") as log:
             said = log.tell()
             self._server = subprocess.Popen(
@@ -87,6 +93,11 @@ class Board:
                 self._server.wait()
             time.sleep(0.02)
         self._server = None
+
+    @property
+    def credentials(self) -> Credentials:
+        """What opens the board."""
+        return Credentials(token=read_token(self.token_file))
 
     def processes(self) -> list[int]:
         """What runs on the board: every process that inherited the server's environment."""
