@@ -431,6 +431,9 @@ def test_targets_that_were_not_compiled_are_named(
     wanted = "2 of 3 targets were not compiled: t4, h100: no rule for 'Foo'.\n"
     assert done.stderr.endswith(wanted)
     assert json.loads((tmp_path / "out.json").read_text())["failed"] == failed
+    failed[1] = failed[1] | {"reason": "no linker"}
+    done = run("compile", "net.onnx", "--out", "b")
+    assert done.stderr.endswith(":\nt4: no rule for 'Foo'.\nh100: no linker\n")
     assert calls == []
 
 

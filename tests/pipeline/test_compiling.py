@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from millifit.compress.evaluate import outputs
 from millifit.errors import RunFolderError, UnknownTarget, UsageError
+from millifit.models import from_module
 from millifit.pipeline import compile_model
 from millifit.progress import Silent
 from millifit.targets.catalog import add_target, find_target
-from millifit.targets.importer.onnx_file import read_network
+from millifit.targets.importer.onnx_file import read_network, write_network
 from millifit.targets.importer.simplify import simplify
 from millifit.targets.loaded_bundle import load_bundle
 from millifit.targets.manifest import check_files, read_manifest
@@ -109,6 +111,22 @@ def test_one_target_that_fails_does_not_stop_the_others(
         assert bundle["linker"].startswith("aarch64-linux-gnu-g")
         assert manifest.golden.made_by == "onnxruntime"
         np.testing.assert_array_equal(np.load(path / "golden.npz")["output0"], wanted)
+
+
+def test_batches_are_for_targets_that_take_them(tmp_path: Path) -> None:
+    """CUDA takes several samples at a time, golden outputs of all of them; a processor refuses."""
+    module, example = tiny.network()
+    many = from_module(module, example.repeat(100, 1, 1, 1), name="many")
+    write_network(many, tmp_path / "many.onnx")
+    found = compile_model(
+        str(tmp_path / "many.onnx"), targets=["t4", "rpi4"], out=tmp_path / "bundles"
+    )
+    assert [row["target"] for row in found["bundles"]] == ["t4"]
+    assert "has batch 100" in found["failed"][0]["reason"]
+    with np.load(tmp_path / "bundles" / "t4" / "golden.npz") as golden:
+        np.testing.assert_allclose(
+            golden["output0"], outputs(many, golden["input"]), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_where_all_fail_nothing_is_left(

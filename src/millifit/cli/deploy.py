@@ -101,9 +101,10 @@ def _said(failed: list[dict[str, str]], done: int) -> str:
     """Whose bundles are missing, and why: a reason once for all that it holds for."""
     by_reason: dict[str, list[str]] = {}
     for each in failed:
-        by_reason.setdefault(each["reason"].rstrip("."), []).append(each["target"])
-    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
-    return f"{len(failed)} of {len(failed) + done} targets were not compiled: {reasons}."
+        by_reason.setdefault(each["reason"], []).append(each["target"])
+    reasons = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    many = f"{len(failed)} of {len(failed) + done} targets were not compiled"
+    return "\n".join((f"{many}:", *reasons)) if len(reasons) > 1 else f"{many}: {reasons[0]}"
 
 
 def verify(
