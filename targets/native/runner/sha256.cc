@@ -34,6 +34,17 @@ void Schedule(const uint8_t* block, uint32_t* w) {
   }
 }
 
+// One round; instead of moving eight words on, `shift` says how far they would have moved.
+inline void Round(uint32_t* v, int shift, uint32_t added) {
+  auto word = [&](int i) -> uint32_t& { return v[(i - shift) & 7]; };
+  const uint32_t a = word(0), b = word(1), c = word(2), e = word(4), f = word(5), g = word(6);
+  const uint32_t s1 = Rotated(e, 6) ^ Rotated(e, 11) ^ Rotated(e, 25);
+  const uint32_t one = word(7) + s1 + (g ^ (e & (f ^ g))) + added;
+  const uint32_t s0 = Rotated(a, 2) ^ Rotated(a, 13) ^ Rotated(a, 22);
+  word(3) += one;
+  word(7) = one + s0 + ((a & b) | (c & (a | b)));
+}
+
 }  // namespace
 
 void CompressPortably(uint32_t* state, const uint8_t* data, size_t blocks) {
@@ -42,15 +53,9 @@ void CompressPortably(uint32_t* state, const uint8_t* data, size_t blocks) {
     Schedule(data, w);
     uint32_t v[8];  // a to h
     std::memcpy(v, state, sizeof v);
-    for (int t = 0; t < 64; ++t) {
-      const uint32_t s1 = Rotated(v[4], 6) ^ Rotated(v[4], 11) ^ Rotated(v[4], 25);
-      const uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
-      const uint32_t one = v[7] + s1 + choice + kSha256Constants[t] + w[t];
-      const uint32_t s0 = Rotated(v[0], 2) ^ Rotated(v[0], 13) ^ Rotated(v[0], 22);
-      const uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-      std::memmove(v + 1, v, 7 * sizeof *v);
-      v[4] += one;
-      v[0] = one + s0 + majority;
+    for (int t = 0; t < 64; t += 8) {
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) Round(v, j, kSha256Constants[t + j] + w[t + j]);
     }
     for (int i = 0; i < 8; ++i) state[i] += v[i];
   }
