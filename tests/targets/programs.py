@@ -31,18 +31,21 @@ class Compiled:
         import tvm
         from tvm.runtime.vm import VirtualMachine
 
-        from millifit.targets.build import compile_program
+        from millifit.targets.build import compile_program, runnable
+        from millifit.targets.device import runtime_device
 
+        self._device = runtime_device(target)
         made = compile_program(program, target)
         self._outputs = len(program.outputs)
-        self._main = VirtualMachine(made.executable.jit(), tvm.cpu())["main"]
-        self._weights = [tvm.runtime.tensor(weight) for weight in made.weights]
+        self._main = VirtualMachine(runnable(made.executable, target), self._device)["main"]
+        self._weights = [tvm.runtime.tensor(w, device=self._device) for w in made.weights]
 
     def run(self, x: Array) -> list[Array]:
         """All outputs for one input ``(1, *sample)``."""
         import tvm
 
-        made: Any = self._main(tvm.runtime.tensor(np.ascontiguousarray(x)), *self._weights)
+        given = tvm.runtime.tensor(np.ascontiguousarray(x), device=self._device)
+        made: Any = self._main(given, *self._weights)
         outputs = [made] if self._outputs == 1 else [made[i] for i in range(self._outputs)]
         return [output.numpy() for output in outputs]
 

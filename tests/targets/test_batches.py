@@ -47,7 +47,7 @@ def test_cuda_takes_batches():
 @pytest.mark.parametrize("target", [EVERYWHERE[-1], gpu("opencl")], ids=["processor", "opencl"])
 def test_other_targets_refuse_them(target):
     """With what to do."""
-    with pytest.raises(ModelError, match="has batch 2; .*--input-shape 1"):
+    with pytest.raises(ModelError, match=r"has batch 2; .*--input-shape 1"):
         lowered(model(CONV), target)
 
 

@@ -1,4 +1,4 @@
-"""Where a GPU is missing, or what it needs, the error says what to do; where one is, bundles run."""
+"""Where a GPU is missing, or what it needs, errors say what to do; where one is, bundles run."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_without_cudas_runtime_the_error_has_the_command(no_devices):
 def test_a_runtime_that_does_not_load_is_an_error(no_devices):
     """With the dynamic linker's reason."""
     no_devices("libtvm_runtime_cuda")
-    with pytest.raises(TargetError, match="cannot be loaded: .*libtvm_runtime_cuda"):
+    with pytest.raises(TargetError, match=r"cannot be loaded: .*libtvm_runtime_cuda"):
         cuda_runtime.load_cuda()
 
 

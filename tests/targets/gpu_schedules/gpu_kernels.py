@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from kernels import tensor
 
-from millifit.targets.build import runnable, runtime_device, tvm_target
+from millifit.targets.build import runnable, tvm_target
+from millifit.targets.device import runtime_device
 from millifit.targets.kernel import Kernel
 from millifit.targets.network import Array
 from millifit.targets.schedules.rules import schedule
