@@ -165,6 +165,7 @@ void DeviceState::Synchronize() {
 }
 
 void DeviceState::BeginEvents() {
+  if (collecting_) TakeSeconds();  // of who did not come back for them
   Synchronize();
   std::lock_guard<std::mutex> lock(mutex_);
   collecting_ = true;

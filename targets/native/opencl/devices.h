@@ -2,6 +2,7 @@
 #ifndef MILLIFIT_NATIVE_OPENCL_DEVICES_H_
 #define MILLIFIT_NATIVE_OPENCL_DEVICES_H_
 
+#include <atomic>
 #include <cstddef>
 #include <mutex>
 #include <string>
@@ -59,7 +60,7 @@ class DeviceState {
   std::mutex mutex_;
   cl_context context_ = nullptr;
   cl_command_queue plain_ = nullptr, profiled_ = nullptr;
-  bool collecting_ = false;
+  std::atomic<bool> collecting_{false};
   std::vector<Launch*> launches_;
 };
 
