@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,31 +207,6 @@ class EmulatedProgram:
             made = self._gpu.run(self._names[kernel], (*given, *operands), kernel.output)
             values[call.output] = made
         return [values[output] for output in self._program.outputs]
-
-
-def emulated_header_check() -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """How the emulation widens halves, given as their bits, and narrows floats to such bits."""
-    library = ctypes.CDLL(str(compiled("""
-        #include "scheduler.inc"
-        #include "cuda_fp16.h"
-        extern "C" void widen(const uint16_t* from, float* to, int n) {
-          for (int i = 0; i < n; ++i) to[i] = emulation::widened(from[i]);
-        }
-        extern "C" void narrow(const float* from, uint16_t* to, int n) {
-          for (int i = 0; i < n; ++i) to[i] = emulation::narrowed(from[i]);
-        }
-    """)))  # fmt: skip
-
-    def converted(function: Any, dtype: str) -> Callable[[Array], Array]:
-        def convert(values: Array) -> Array:
-            made = np.empty(values.shape, dtype)
-            pointers = [ctypes.c_void_p(each.ctypes.data) for each in (values, made)]
-            function(*pointers, len(values))
-            return made
-
-        return convert
-
-    return converted(library.widen, "float32"), converted(library.narrow, "uint16")
 
 
 def _driver(name: str, code: KernelCode, launches: Sequence[Launch]) -> str:
