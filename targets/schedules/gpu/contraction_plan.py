@@ -15,9 +15,12 @@ from millifit.targets.schedules.gpu.elementwise import LANES
 from millifit.targets.schedules.gpu.launch import power_of_two
 from millifit.targets.target import Gpu
 
-# A thread's tile: accumulators of 4 channels, and threads that a compute unit needs to hide memory.
 _POSITIONS, _VECTORS, _SLICES = (1, 2, 4, 8), (1, 2, 4), (1, 2, 4, 8, 16)
-_MOST_ACCUMULATORS = 8
+# Accumulators of 4 channels that stay in registers. Mali's cores, whose threads run in steps of 16
+# at most, have 64 registers of 32 bits for a thread, and what does not fit goes to main memory.
+_MOST_ACCUMULATORS, _MOST_OF_NARROW = 8, 4
+_NARROW_SUBGROUPS = range(2, 17)
+# Threads that a compute unit needs to hide memory, and those of a work-group.
 _BUSY_THREADS = 128
 _GROUP = 128
 # Slices of a reduction: only where each has this many steps left.
@@ -118,7 +121,8 @@ def plan(kernel: Kernel, gpu: Gpu) -> Plan:
     rows = batch * shape.out_height
     allowed = [n for n in _VECTORS if math.ceil(shape.outputs / LANES) % n == 0]
     widths = [n for n in _POSITIONS if n <= shape.out_width]
-    tiles = [(p, v) for p in widths for v in allowed if p * v <= _MOST_ACCUMULATORS]
+    most = _MOST_OF_NARROW if gpu.subgroup in _NARROW_SUBGROUPS else _MOST_ACCUMULATORS
+    tiles = [(p, v) for p in widths for v in allowed if p * v <= most]
 
     def threads(tile: tuple[int, int]) -> int:
         return rows * math.ceil(shape.out_width / tile[0]) * blocks // tile[1]
