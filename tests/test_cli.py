@@ -24,6 +24,7 @@ from millifit.cli import app, main
 from millifit.cli.predicting import bar
 from millifit.console import Bars, result_table
 from millifit.errors import BudgetInfeasible, ModelError
+from millifit.pipeline.reach import DeviceAccess
 from millifit.report import parse_result
 
 VERBS = (
@@ -48,11 +49,15 @@ TUNING = {
     ]
 }  # fmt: skip
 
+DEVICE = {
+    "cpu": "a board", "machine": "aarch64", "gpu": None, "reach": "remote", "emulated": True,
+}  # fmt: skip
+
 PROFILE: dict[str, Any] = {
     "model": "net", "space": None, "stopped": "complete", "skipped": [], "elapsed_s": 61.25,
     "kernels": 3, "failed": [], "networks": [{"name": "net"}], "sections": [], "fit_s": 0.1,
     "coverage": {"measured": 0.5, "families": 1.0, "networks": 2}, "level_shift": None,
-    "held_out": {"n": 21, "median": 0.031, "within_10": 0.9},
+    "held_out": {"n": 21, "median": 0.031, "within_10": 0.9}, "device": DEVICE,
 }  # fmt: skip
 
 WATERFALL = {"share": 1.0, "origin": "predicted", "extrapolated": True}
@@ -106,7 +111,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
         "search": {"front": result["trials"][:2]},
         "compress": {"size_bytes": 1},
         "compile_model": {"bundles": [COMPILED | {"tuning": TUNING}], "failed": []},
-        "verify": {"passed": True},
+        "verify": {"golden_error": 0.0, "device": DEVICE, "environment": {"cores": "4"}},
         "run": {"samples": 1},
     }
     fake = ModuleType("millifit.pipeline")
@@ -406,6 +411,16 @@ def test_compile_into_a_signed_portfolio(calls: Calls) -> None:
     assert done.stdout.endswith("Portfolio: p\n")
 
 
+def test_compile_tunes_on_a_device(calls: Calls) -> None:
+    """The device's address and the files that one is let in with reach the pipeline."""
+    run_line(
+        "compile net.onnx --target rpi4 --tune 5 --device pi:9391 --device-token-file t "
+        "--device-ca ca.pem --out b"
+    )
+    wanted = DeviceAccess(address="pi:9391", token_file="t", ca_file="ca.pem")
+    assert calls[0][2]["device"] == wanted
+
+
 def test_compile_in_one_precision(calls: Calls) -> None:
     """--precision is the whole network's; a list of them is for fit."""
     run_line("compile net.onnx --out b --precision fp16")
@@ -655,3 +670,11 @@ def test_bars_close_when_work_fails() -> None:
 def test_version_is_the_package_s() -> None:
     """--version prints what the package says."""
     assert run("--version").stdout == f"millifit {millifit.__version__}\n"
+
+
+def test_emulated_devices_are_labelled(calls: Calls) -> None:
+    """profile and verify say in the terminal that times of an emulator mean nothing."""
+    for line in ("verify bundles/b --device pi:9391", "profile net.onnx --target rpi4"):
+        shown = " ".join(run_line(line).stdout.split())
+        assert "a board (aarch64, remote, emulated: its times mean nothing)" in shown
+        assert "cores" not in shown

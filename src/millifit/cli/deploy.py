@@ -10,6 +10,7 @@ import typer
 from millifit.cli import options
 from millifit.cli.output import (
     bars,
+    device_said,
     show,
     show_bundles,
     show_facts,
@@ -42,6 +43,9 @@ def compile_bundles(
     ] = None,
     threads: options.Threads = None,
     tune: options.Tune = None,
+    device: options.Device = None,
+    device_token_file: options.DeviceToken = None,
+    device_ca: options.DeviceCa = None,
     store: options.Store = None,
     input_shape: options.InputShape = None,
     json: options.JsonFile = None,
@@ -55,13 +59,16 @@ def compile_bundles(
     millifit compile small.onnx --target h100 --precision fp16 --out bundles/
     millifit compile small.onnx --target local,x86-avx2,rpi4 --portfolio --out portfolio/
     millifit compile small.onnx --tune 30 --out bundles/
+    millifit compile small.onnx --target rpi4 --device pi.local:9391 --tune 60 --out bundles/
     """
     from millifit import pipeline
+    from millifit.pipeline.reach import device_access
     from millifit.recipe import resolve_recipe
 
     given = {
         "model": model, "threads": threads, "input_shape": input_shape, "tune": tune,
-        "store": store, "precisions": precision,
+        "store": store, "precisions": precision, "device": device,
+        "device_token_file": device_token_file, "device_ca": device_ca,
     }  # fmt: skip
     settings = resolve_recipe(flags={k: v for k, v in given.items() if v is not None})
     if settings.precisions is not None and len(settings.precisions) != 1:
@@ -75,6 +82,7 @@ def compile_bundles(
         precision="fp32" if settings.precisions is None else settings.precisions[0],
         store=settings.store,
         tune=settings.tune,
+        device=device_access(settings.device, settings.device_token_file, settings.device_ca),
         portfolio=portfolio,
         key=key,
         progress=bars(),
@@ -154,7 +162,8 @@ def verify(
         progress=bars(),
     )
     write_json(found, json)
-    show_facts(found)
+    facts = {name: fact for name, fact in found.items() if name != "environment"}
+    show_facts(facts | {"device": device_said(found["device"])})
 
 
 def report(

@@ -58,6 +58,16 @@ def _readable(key: str, value: Any) -> str:
     return str(value)
 
 
+def device_said(device: Mapping[str, Any]) -> str:
+    """What measured, in a line: ``"Raspberry Pi 5 (aarch64, remote)"``."""
+    marks = [device["machine"], device["reach"]]
+    if device["gpu"]:
+        marks.insert(0, device["gpu"])
+    if device["emulated"]:
+        marks.append("emulated: its times mean nothing")
+    return f"{device['cpu']} ({', '.join(marks)})"
+
+
 def show_tuning(report: Mapping[str, Any] | None) -> None:
     """Print the kernels that beat their rule, if any were tuned."""
     if report is None or not report["tuned"]:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from millifit.cli import options, predicting, profile_packs
-from millifit.cli.output import bars, show_facts, show_tuning, write_json
+from millifit.cli.output import bars, device_said, show_facts, show_tuning, write_json
 from millifit.errors import UsageError
 
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -160,6 +160,7 @@ def _facts(found: Mapping[str, Any]) -> dict[str, Any]:
         if name not in ("tuning", "networks", "sections", "fit_s", "level_shift")
         and value is not None
     }
+    facts["device"] = device_said(found["device"])
     facts["networks"] = len(found["networks"])
     facts["coverage"] = (
         f"{coverage['measured']:.0%} of the time of {coverage['networks']} networks in measured "
