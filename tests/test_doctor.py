@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 import pytest
 
 from millifit import doctor
-from millifit.targets import detect_gpu
+from millifit.targets import cuda_compiler, detect_gpu
 from millifit.targets.catalog import find_target
 from millifit.targets.device_facts import GpuFacts
 from millifit.targets.target import Target
@@ -45,22 +44,19 @@ def test_broken_runtime_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "broken.so' cannot be loaded" in found.detail
 
 
-def test_cuda_device_wants_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nvcc is missed where there is a device for it, and named where there is one."""
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_cuda_device_wants_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler is missed where there is a device for it, and named where there is one."""
+    monkeypatch.setattr(cuda_compiler, "compiler_name", str)
     monkeypatch.setattr(detect_gpu, "cuda_devices", tuple)
-    assert (doctor.cuda().state, doctor.cuda().detail) == (
-        "ok",
-        "no device; compiler not installed",
-    )
+    assert doctor.cuda().state == "ok"
+    assert doctor.cuda().detail == "no device; compiler: not installed"
     h200 = GpuFacts(api="cuda", name="NVIDIA H200", arch="sm_90")
     monkeypatch.setattr(detect_gpu, "cuda_devices", lambda: (h200,))
     assert doctor.cuda().state == "warning"
-    assert doctor.cuda().detail == "NVIDIA H200 (sm_90); no nvcc"
-    nvcc = tmp_path / "nvcc"
-    nvcc.touch()
-    nvcc.chmod(nvcc.stat().st_mode | stat.S_IXUSR)
-    assert doctor.cuda().detail == f"NVIDIA H200 (sm_90); compiler {nvcc}"
+    assert doctor.cuda().detail == "NVIDIA H200 (sm_90); no compiler"
+    assert doctor.cuda().remedy.endswith("pip install 'millifit[cuda]'")
+    monkeypatch.setattr(cuda_compiler, "compiler_name", lambda: "nvrtc")
+    assert doctor.cuda().detail == "NVIDIA H200 (sm_90); compiler: nvrtc"
 
 
 def test_code_for_a_phones_gpu_is_generated() -> None:

@@ -200,16 +200,16 @@ def opencl(drivers: Sequence[Path] = DRIVERS) -> Check:
 
 def cuda() -> Check:
     """The CUDA devices that code can run on, and the compiler for them."""
+    from millifit.targets.cuda_compiler import compiler_name
     from millifit.targets.detect_gpu import cuda_devices
 
-    devices = cuda_devices()
-    compiler = shutil.which("nvcc")
+    devices, compiler = cuda_devices(), compiler_name()
     listed = "; ".join(f"{gpu.name} ({gpu.arch})" for gpu in devices) or "no device"
     if compiler or not devices:
-        detail = f"{listed}; compiler {compiler or 'not installed'}"
+        detail = f"{listed}; compiler: {compiler or 'not installed'}"
         return Check(check="CUDA", state="ok", detail=detail)
-    remedy = "install the CUDA toolkit 12 or later, and put nvcc on the PATH"
-    return Check(check="CUDA", state="warning", detail=f"{listed}; no nvcc", remedy=remedy)
+    remedy = f"run: {sys.executable} -m pip install 'millifit[cuda]'"
+    return Check(check="CUDA", state="warning", detail=f"{listed}; no compiler", remedy=remedy)
 
 
 def governor(root: Path = Path("/sys/devices/system/cpu/cpu0/cpufreq")) -> Check:
