@@ -16,6 +16,7 @@ from millifit.compress.evaluate import outputs
 from millifit.errors import RunFolderError, UnknownTarget, UsageError
 from millifit.models import from_module
 from millifit.pipeline import compile_model
+from millifit.pipeline.reach import DeviceAccess
 from millifit.progress import Silent
 from millifit.targets.catalog import add_target, find_target
 from millifit.targets.importer.onnx_file import read_network, write_network
@@ -163,6 +164,16 @@ def test_a_precision_that_cannot_be(
     with pytest.raises(UsageError, match=words):
         compile_model(str(model), targets=targets, out=tmp_path, precision=precision)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("targets", "tune"), [(["rpi4"], None), (["rpi4", "rpi5"], 5.0)])
+def test_a_device_is_for_tuning_one_target(
+    model: Path, tmp_path: Path, targets: list[str], tune: float | None
+) -> None:
+    """Nothing else is measured, and a device is of one kind."""
+    device = DeviceAccess(address="127.0.0.1:1")
+    with pytest.raises(UsageError, match="a device is for tuning one target"):
+        compile_model(str(model), targets=targets, out=tmp_path, device=device, tune=tune)
 
 
 def test_unknown_target_is_refused_before_anything_is_compiled(model: Path, tmp_path: Path) -> None:

@@ -68,6 +68,10 @@ def compile_model(
     written for it, and the others are.
     """
     began = time.perf_counter()
+    if device is not None and (tune is None or len(set(targets)) > 1):
+        raise UsageError(
+            "a device is for tuning one target: give --tune SECONDS and one --target with --device."
+        )
     if key is not None:
         check_key(key)
     if portfolio:
