@@ -35,7 +35,7 @@ check: $(VENV)/.installed-dev  ## style, types and the direction of imports
 board: $(VENV)/.installed  ## start the emulated arm64 board; prints how to use it
 	$(BIN)/python -m tests.boards.board
 
-test: $(VENV)/.installed-dev native  ## all tests
+test: $(VENV)/.installed-dev  ## all tests
 	$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.installed  ## the figures of the README, into benchmarks/results/
