@@ -27,6 +27,8 @@ _BODIES = {
     "spin": "for (volatile int i = 0;;) i++",
     "leave": "_exit(7)",
     "slow": "usleep(20000)",
+    "long": "usleep(50000)",
+    "longest": "usleep(900000)",
     "kill session": "kill(getppid(), SIGKILL); pause()",
 }
 

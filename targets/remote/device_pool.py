@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from millifit.errors import TargetError
 from millifit.progress import Progress
+from millifit.targets.device_facts import DeviceFacts
 from millifit.targets.remote.address import DeviceAddress
 from millifit.targets.remote.credentials import Credentials
 from millifit.targets.remote.remote_device import (
@@ -20,6 +21,7 @@ from millifit.targets.remote.remote_device import (
     DeviceDownError,
     DeviceLostError,
     RemoteDevice,
+    device_facts,
 )
 from millifit.targets.remote.tracker import Tracker, TrackerError
 
@@ -36,7 +38,7 @@ class DevicePool:
         address: DeviceAddress,
         credentials: Credentials,
         *,
-        accept: Callable[[RemoteDevice], None],
+        accept: Callable[[DeviceAddress, DeviceFacts], None],
         progress: Progress,
         patience_s: float,
     ) -> None:
@@ -210,13 +212,9 @@ class DevicePool:
                 offer = tracker.request(address.key)
             address = DeviceAddress(host=offer.host, port=offer.port)
             match = offer.match
-        device = RemoteDevice(address, self._credentials, match=match)
-        try:
-            self._accept(device)
-        except BaseException:
-            device.close()
-            raise
-        return device
+        # Before a session begins, which a device without the runtime cannot have.
+        self._accept(address, device_facts(address, self._credentials))
+        return RemoteDevice(address, self._credentials, match=match)
 
     def _others_free(self) -> int:
         if self._address.key is None:

@@ -131,5 +131,8 @@ def _load(path: str) -> Any:
     named.hardlink_to(path)  # the runtime looks through symbolic ones
     try:
         return tvm.runtime.load_module(str(named))
+    except (RuntimeError, OSError) as error:  # the loader's own words come last
+        why = str(error).strip().rpartition(": ")[2][:200]
+        raise MeasurementError(f"its library does not load: {why}") from error
     finally:
         named.unlink()

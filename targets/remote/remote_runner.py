@@ -171,18 +171,18 @@ class RemoteRunner:
             )
         )
 
-    def _accept(self, device: RemoteDevice) -> None:
+    def _accept(self, address: DeviceAddress, facts: DeviceFacts) -> None:
         """Raise TargetError for a device that does not run the target's code."""
-        reason = why_not(self._target, device.facts)
+        reason = why_not(self._target, facts)
         if reason is not None:
             raise TargetError(
-                f"target '{self._target.name}' does not run on {device.address} "
-                f"({device.facts.cpu}): {reason}. Name the target that the device is; "
+                f"target '{self._target.name}' does not run on {address} "
+                f"({facts.cpu}): {reason}. Name the target that the device is; "
                 "`millifit targets list` shows them."
             )
-        mismatch = runtime_mismatch(device.facts.versions)
+        mismatch = runtime_mismatch(facts.versions)
         if mismatch is not None:
-            raise TargetError(f"{device.address}: {mismatch}")
+            raise TargetError(f"{address}: {mismatch}")
 
     def _persist(
         self, work: Callable[[RemoteDevice], T], turn: int = 0, left: Event | None = None

@@ -22,7 +22,7 @@ from millifit.errors import MeasurementError, MillifitError
 from millifit.targets.remote.device_worker import DeviceWorker
 from millifit.targets.remote.forked_worker import Answer, ForkedWorker
 from millifit.targets.remote.message import pack, unpack
-from millifit.targets.runner.child import ChildLostError
+from millifit.targets.runner.child import ChildLostError, RequestFailedError
 from millifit.targets.runner.environment import describe_environment
 
 FUNCTION = "millifit.answer"
@@ -68,6 +68,8 @@ class Session:
             return pack({"error": str(error), "missing": error.digest, "crashed": False})
         except ChildLostError as error:
             return pack({"error": str(error), "crashed": True})
+        except RequestFailedError as error:
+            return pack({"error": str(error), "crashed": False})
         except (MillifitError, OSError, KeyError, TypeError, ValueError) as error:
             return pack({"error": f"{type(error).__name__}: {error}", "crashed": False})
 
