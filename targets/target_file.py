@@ -75,7 +75,7 @@ def _whole(name: str, table: Table, known: Callable[[str], Table | None], path: 
 
 def changed(base: Table, changes: Table) -> Table:
     """A table with some keys changed; those of the GPU one by one."""
-    made = {key: value for key, value in base.items() if key != "source"} | changes
+    made = {**{key: value for key, value in base.items() if key != "source"}, **changes}
     if isinstance(base.get("gpu"), Mapping) and isinstance(changes.get("gpu"), Mapping):
         made["gpu"] = {**base["gpu"], **changes["gpu"]}
     return made
