@@ -80,8 +80,9 @@ def write_portfolio(
     """Copy finished bundles, by the names of the variants, into a portfolio at `path`.
 
     Variants are preferred in the order of GPUs, then of what a target asks of a processor, widest
-    vectors first, then as given. An existing portfolio is replaced. Raises UsageError for names
-    that are none of folders, and for bundles of different networks; BundleError for damaged ones.
+    vectors first, then as given; OpenCL on a processor comes last. An existing portfolio is
+    replaced. Raises UsageError for names that are none of folders, and for bundles of different
+    networks; BundleError for damaged ones.
     """
     variants = _variants(bundles, latencies or {})
     networks = sorted({read_manifest(folder).name for folder in bundles.values()})
@@ -125,8 +126,16 @@ def _variants(bundles: Mapping[str, Path], latencies: Mapping[str, Latency]) -> 
 
 def _preference(target: Target) -> tuple[int, ...]:
     """Smaller is preferred."""
-    api = 0 if target.gpu is None else {"cuda": 2, "opencl": 1}[target.gpu.api]
-    return -api, -target.vector_bits, -len(needed_flags(target))
+    return -_rank(target.gpu), -target.vector_bits, -len(needed_flags(target))
+
+
+def _rank(gpu: Gpu | None) -> int:
+    """CUDA, OpenCL on a GPU, the processor's own code, OpenCL on a processor."""
+    if gpu is None:
+        return 1
+    if gpu.api == "cuda":
+        return 3
+    return 2 if gpu.subgroup > 1 else 0  # where threads run alone it is a processor
 
 
 def _text(portfolio: Portfolio) -> str:

@@ -23,7 +23,7 @@ NEEDED = (
     *(
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "targets" / "native").rglob("*")
-        if path.suffix in (".cc", ".h", ".txt")
+        if path.suffix in (".cc", ".h", ".txt") or path.name == "run-on-android"
     ),
 )
 

@@ -16,7 +16,7 @@ from programs import lowered
 from millifit.targets.bundle import write_bundle
 from millifit.targets.catalog import find_target
 from millifit.targets.loaded_bundle import load_bundle
-from millifit.targets.portfolio import write_portfolio
+from millifit.targets.portfolio import Latency, write_portfolio
 from millifit.targets.target import Target
 
 MODEL = onnx_model(
@@ -72,15 +72,22 @@ def test_runtime_beside_the_runner_is_found(
     NativeRunner(command=(str(program),)).succeeds(bundle, "--verify", MILLIFIT_OPENCL_LIBRARY="")
 
 
-def test_portfolio_prefers_the_gpu(runner: NativeRunner, bundle: Path, tmp_path: Path) -> None:
-    """Of a GPU's variant and the processor's the GPU's runs, in C++ and in Python alike."""
+def test_portfolio_takes_the_faster(runner: NativeRunner, bundle: Path, tmp_path: Path) -> None:
+    """OpenCL on a processor comes last, unless latencies say otherwise; in Python as in C++."""
     here = find_target("local")
     write_bundle(
         tmp_path / "cpu", program=lowered(MODEL, here), target=here, versions="v", golden_input=X,
         details={},
     )  # fmt: skip
     whole = tmp_path / "all"
-    write_portfolio(whole, {"cpu": tmp_path / "cpu", "gpu": bundle})
+    bundles = {"cpu": tmp_path / "cpu", "gpu": bundle}
+    write_portfolio(whole, bundles)
+    assert runner.succeeds(whole, "--choose") == f"{whole}/variants/cpu\n"
+    latencies = {
+        name: Latency(median_s=seconds, low_s=seconds, high_s=seconds, kind="measured")
+        for name, seconds in (("cpu", 2e-3), ("gpu", 1e-3))
+    }
+    write_portfolio(whole, bundles, latencies=latencies)
     assert runner.succeeds(whole, "--choose") == f"{whole}/variants/gpu\n"
     assert load_bundle(whole).manifest.target.name == "pocl-opencl"
     missing = str(tmp_path / "no.so")

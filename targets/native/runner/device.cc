@@ -91,13 +91,15 @@ std::string TextOf(const Value& value) {
 }
 
 std::vector<Gpu> ProbeCuda(const Tvm& tvm) {
-  const DLDevice device{kDLCUDA, 0};
-  const Value exists = tvm.Run("runtime.GetDeviceAttr", device, kExists);
+  auto attribute = [&](int64_t which) {
+    return tvm.Run("runtime.GetDeviceAttr", int64_t{kDLCUDA}, int64_t{0}, which);
+  };
+  const Value exists = attribute(kExists);
   if (exists.any().type_index == kTVMFFINone || exists.any().v_int64 == 0) return {};
   Gpu gpu;
-  gpu.name = TextOf(tvm.Run("runtime.GetDeviceAttr", device, kDeviceName));
+  gpu.name = TextOf(attribute(kDeviceName));
   gpu.arch = "sm_";
-  for (const char c : TextOf(tvm.Run("runtime.GetDeviceAttr", device, kComputeVersion))) {
+  for (const char c : TextOf(attribute(kComputeVersion))) {
     if (c != '.') gpu.arch += c;
   }
   return {gpu};
