@@ -1,6 +1,6 @@
 """Compile a CUDA bundle whose machine code is emulated, and run it with millifit-run.
 
-``python runner_on_emulated_device.py MODEL.onnx INPUT.npy GOLDEN.npy ARCH MILLIFIT-RUN [OPTION...]``
+``python runner_on_emulated_device.py MODEL.onnx INPUT.npy GOLDEN.npy ARCH MILLIFIT-RUN OPTION...``
 prints what the program says, and ends with its code. All in one process, because the emulated
 kernels last as long as it does.
 """

@@ -18,9 +18,12 @@ SCRIPT = Path(__file__).with_name("runner_on_emulated_device.py")
 MODEL = onnx_model(
     [
         helper.make_node("Conv", ["x", "w"], ["c"], "c", pads=[1] * 4),
-        helper.make_node("Relu", ["c"], ["y"], "r"),
+        helper.make_node("Relu", ["c"], ["r"], "r"),
+        helper.make_node("Conv", ["r", "v"], ["d"], "d"),
+        helper.make_node("Relu", ["d"], ["s"], "s"),
+        helper.make_node("Conv", ["s", "v"], ["y"], "e"),
     ],
-    {"w": random(0, 8, 4, 3, 3)},
+    {"w": random(0, 8, 4, 3, 3), "v": random(1, 8, 8, 1, 1)},
 )
 X = random(1, 1, 4, 8, 8)
 
