@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
-import os
 import shutil
 import struct
 import subprocess
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 
 from millifit.targets.network import Array
+from tests.debian import install
 
 PREFIX = "aarch64-linux-gnu-"
 _PACKAGES = ("g++-aarch64-linux-gnu", "qemu-user-static")
@@ -98,11 +98,8 @@ def _request(library: Path, arrays: Sequence[Array]) -> bytes:
 def emulator() -> Emulator:
     """The emulator of this test session; skips the test where its packages cannot be had."""
     machine = _installed()
-    if machine is None and shutil.which("apt-get") and os.geteuid() == 0:
-        install = ["apt-get", "install", "-y", "--no-install-recommends", *_PACKAGES]
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update"], install):
-            subprocess.run(command, check=False, capture_output=True, env=environment, timeout=600)
+    if machine is None:
+        install(_PACKAGES)
         machine = _installed()
     if machine is None:
         pytest.skip(f"aarch64 cannot be emulated: install {' '.join(_PACKAGES)}")
