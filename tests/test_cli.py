@@ -101,6 +101,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, result: Mapping[str, Any]) -> Calls:
             "latency_s": {"median": 0.002, "low": 0.0019, "high": 0.0022},
             "sum_of_kernels_s": kernel["seconds"],
             "networks_measured": 1,
+            "emulated": True,
             "kernels": [kernel | WATERFALL | {"cumulated_s": kernel["seconds"]}],
             "share": {"measured": 0.75, "interpolated": 0.0, "unknown": 0.25},
             "warning": "25 % of the predicted time is a guess.",
@@ -678,3 +679,4 @@ def test_emulated_devices_are_labelled(calls: Calls) -> None:
         shown = " ".join(run_line(line).stdout.split())
         assert "a board (aarch64, remote, emulated: its times mean nothing)" in shown
         assert "cores" not in shown
+    assert "Emulated device" in run_line("predict net.onnx --target rpi4").stdout

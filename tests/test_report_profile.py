@@ -85,6 +85,14 @@ def test_what_is_not_there_is_not_drawn(profile: Pack) -> None:
     assert "coverage" in render_profile(failed, names={}, title="failed")
 
 
+def test_an_emulated_device_is_labelled(profile: Pack) -> None:
+    """One kernel of an emulator among all, and the page says so first."""
+    assert "Emulated device" not in render_profile(profile, names={}, title="board")
+    emulated = replace(profile.kernels[0], environment={"emulated": "yes"})
+    marked = replace(profile, kernels=(emulated, *profile.kernels[1:]))
+    assert "Emulated device" in render_profile(marked, names={}, title="board")
+
+
 def test_the_envelope_is_what_the_best_reach() -> None:
     """Flat at the cost of a call, then as fast as the fastest kernels compute."""
     widths = [2**n for n in range(4, 14)]

@@ -189,6 +189,8 @@ def show_prediction(found: Mapping[str, Any]) -> None:
         f"{networks} whole network{'' if networks == 1 else 's'} measured",
         "of the time: " + _shares(found["share"]),
     )
+    if found["emulated"]:
+        show("Emulated device: what was learnt, and what is predicted, means nothing.")
     if found["warning"]:
         show(f"Warning: {found['warning']}")
 

@@ -59,6 +59,7 @@ def predict(
     return {
         "model": network.name,
         "target": device.name,
+        "emulated": device.emulated,
         "threads": threads,
         "latency_s": plain_interval(whole.median_s, whole.low_s, whole.high_s),
         "origin": whole.origin,

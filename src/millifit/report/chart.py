@@ -17,6 +17,7 @@ from millifit.report.result import Interval, Result
 Plain = dict[str, Any]
 
 LONGEST_LABEL = 30
+EMULATED = "Emulated device: it computes as the real one does, but its times mean nothing."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +153,7 @@ def caveats(result: Result) -> list[str]:
     """What a reader must know before any number."""
     found = []
     if result.emulated:
-        found.append(
-            "Emulated device: it computes as the real one does, but its times mean nothing."
-        )
+        found.append(EMULATED)
     if result.reference.missing:
         found.append(f"ONNX Runtime was not timed: {result.reference.missing}.")
     return found

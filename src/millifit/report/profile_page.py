@@ -9,7 +9,7 @@ from pathlib import Path
 from millifit.files import write_atomically
 from millifit.profiler.packs.pack import Pack
 from millifit.profiler.packs.summary import summarize
-from millifit.report.chart import Chart, milliseconds
+from millifit.report.chart import EMULATED, Chart, milliseconds
 from millifit.report.document import chart_section, document, table
 from millifit.report.profile_charts import coverage_chart, roofline_chart
 from millifit.report.profile_trust_charts import drift_chart, network_chart, noise_chart
@@ -66,7 +66,9 @@ def _header(pack: Pack, title: str) -> str:
         (len(pack.target_keys), "targets"),
     )
     items = "".join(f"<li><b>{count:,}</b><span>{what}</span></li>" for count, what in facts)
-    return f"""<header><h1>Profile {escape(title)}</h1>
+    emulated = any(m.environment.get("emulated") == "yes" for m in pack.kernels)
+    banner = f'<p class="caveat">{EMULATED}</p>' if emulated else ""
+    return f"""<header><h1>Profile {escape(title)}</h1>{banner}
 <ul class="facts">{items}</ul></header>"""
 
 
