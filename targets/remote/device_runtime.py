@@ -31,6 +31,7 @@ def load_runtime(log: Callable[[str], None]) -> DeviceFacts:
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     facts = probe()
     try:
+        import numpy.random  # noqa: F401 - loaded when it is first used
         import tvm
         import tvm.runtime.vm
         import tvm_ffi

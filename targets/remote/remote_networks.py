@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,7 @@ from millifit.targets.runner.network_timing import (
 
 _TURN_S = 300.0  # loading, or one turn of, a network
 _BATCH_BYTES = 4 << 20
+_BATCH_S = 10.0  # far below the deadline, on the slowest board too
 _LONGEST_BATCH = 256
 
 
@@ -60,13 +62,20 @@ class RemoteNetworks:
 
     def outputs(self, bundle: Path, x: Array, *, on_sample: Callable[[], None]) -> Array:
         """The first output for every sample, in batches that travel together."""
+        if not len(x):
+            raise MeasurementError("there is no sample to run")
         name, threads = _uploaded(self._device, bundle)
         rows = []
         with self._workers(["outputs"]):
-            for batch in _batches(x):
+            length, done = 1, 0
+            while done < len(x):
+                batch = x[done : done + length]
+                begun_s = time.monotonic()
                 rows.append(self._run(name, bundle, batch, threads))
                 for _ in batch:
                     on_sample()
+                done += len(batch)
+                length = _next_length(batch, time.monotonic() - begun_s)
         return np.concatenate(rows)
 
     def _run(self, name: str, bundle: Path, batch: Array, threads: int) -> Array:
@@ -160,10 +169,8 @@ def _uploaded(device: RemoteDevice, bundle: Path) -> tuple[str, int]:
     return device.assemble({name: bundle / name for name in names}), manifest.target.threads
 
 
-def _batches(x: Array) -> Iterator[Array]:
-    """Samples in batches of a few megabytes."""
-    if not len(x):
-        raise MeasurementError("there is no sample to run")
-    length = max(1, min(_LONGEST_BATCH, _BATCH_BYTES // max(1, x[0].nbytes)))
-    for begin in range(0, len(x), length):
-        yield x[begin : begin + length]
+def _next_length(batch: Array, seconds: float) -> int:
+    """Samples of the next batch: of a few megabytes and seconds, at most four times as many."""
+    room = _BATCH_BYTES // max(1, batch[0].nbytes)
+    in_time = int(len(batch) * _BATCH_S / max(seconds, 1e-6))
+    return max(1, min(4 * len(batch), _LONGEST_BATCH, room, in_time))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
@@ -35,6 +36,7 @@ from millifit.targets.remote.remote_device import (
 )
 from millifit.targets.remote.remote_networks import RemoteNetworks
 from millifit.targets.remote.runtime_versions import runtime_mismatch
+from millifit.targets.remote.trace import KernelTrace
 from millifit.targets.runner.answers import samples_of
 from millifit.targets.runner.child import ChildLostError, RequestFailedError
 from millifit.targets.runner.network_timing import Contender, ContenderResult, NetworkTimingPolicy
@@ -53,7 +55,8 @@ _LEAVING_S = 5.0
 class RemoteRunner:
     """Times kernels and networks on a device, or on all that a tracker has of one kind.
 
-    A context manager: leaving it ends the sessions and all child processes.
+    A context manager: leaving it ends the sessions and all child processes. `traces` has the way
+    of every kernel that was timed.
     """
 
     contenders = frozenset({"bundle"})
@@ -74,6 +77,7 @@ class RemoteRunner:
         A kernel has `timeout_s` to be compiled, and again to be timed. A device that is lost is
         waited for `patience_s`. `compiler` starts a child that speaks `compiler`'s protocol.
         """
+        self.traces: list[KernelTrace] = []
         self._target = target
         self._timeout_s = timeout_s
         self._stack = ExitStack()
@@ -219,9 +223,12 @@ class RemoteRunner:
         library = self._compilers.library(kernel, target)
         if isinstance(library, Failed):
             return library
+        compiled_s = time.monotonic()
         try:
             return self._persist(
-                lambda device: self._time_library(device, library, kernel, target, policy, seed),
+                lambda device: self._time_library(
+                    device, library, kernel, target, policy, seed, compiled_s
+                ),
                 turn,
                 left,
             )
@@ -236,20 +243,29 @@ class RemoteRunner:
         target: Target,
         policy: TimingPolicy,
         seed: int,
+        compiled_s: float,
     ) -> Samples | Failed:
         asked = {
             "do": "time_library", "kernel": kernel.to_dict(), "target": dataclasses.asdict(target),
             "policy": dataclasses.asdict(policy), "seed": seed,
             "operands": library.operands, "executable": library.executable,
         }  # fmt: skip
+        begun_s = time.monotonic()
         try:
             answer = device.run(
                 f"{COMPUTES}{target.threads}", asked, timeout_s=self._timeout_s,
                 threads=target.threads, files={"library": library.path},
             )  # fmt: skip
-            return samples_of(answer)
+            found = samples_of(answer)
         except (RequestFailedError, ChildLostError) as error:
             return Failed(reason=str(error)[:_REASON_CHARACTERS])
+        self.traces.append(
+            KernelTrace(
+                compiled_s=compiled_s, begun_s=begun_s, ended_s=time.monotonic(),
+                on_device_s=float(answer["timed_s"]),
+            )
+        )  # fmt: skip
+        return found
 
     def _leave(
         self, executor: ThreadPoolExecutor, running: Mapping[Future[Samples | Failed], Kernel]

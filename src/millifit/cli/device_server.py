@@ -54,6 +54,12 @@ def serve_device(
     """Serve this device: let workstations that have its token time kernels and run bundles on it.
 
     Whoever has the token can run any code as the user that this runs as; do not run it as root.
+
+    \b
+    Examples:
+    millifit device serve
+    millifit device serve --host 0.0.0.0 --tls-cert device.pem --tls-key device.key
+    millifit device serve --host 0.0.0.0 --tracker tracker:9190 --key rpi4
     """
     from millifit.targets.remote.agent_main import tracker_of
     from millifit.targets.remote.credentials import default_token_path
@@ -72,7 +78,12 @@ def serve_device(
 def agent(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("millifit-device.pyz"),
 ) -> None:
-    """Write the device's server as one file, for boards that have Python and the TVM runtime."""
+    """Write the device's server as one file, for boards that have Python and the TVM runtime.
+
+    \b
+    Examples:
+    millifit device agent --out millifit-device.pyz
+    """
     from millifit.targets.remote.agent import write_agent
 
     show(f"Wrote {write_agent(out)}. On the board: python3 {out.name} serve")
@@ -85,7 +96,12 @@ def probe_device(
     ca_file: options.DeviceCa = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Say what a device is, and check the way to it."""
+    """Say what a device is, and check the way to it.
+
+    \b
+    Examples:
+    millifit device probe --device pi.local:9391
+    """
     from millifit.targets.remote.address import DeviceAddress
     from millifit.targets.remote.credentials import find_credentials
     from millifit.targets.remote.remote_device import device_facts
