@@ -75,8 +75,8 @@ class _Writer:
         self.tile = [(p, v) for p in range(made.positions) for v in range(made.vectors)]
         self.dtype = "float16" if self.half else self.sums
         # In buffers, because TVM would write a variable's condition wherever it is used.
-        self.padded = bool(made.shape.pads[1] or made.shape.pads[3])
-        place, self.places = registers("places", made.positions, "int32")
+        self.padded = any(made.shape.pads)
+        place, self.places = registers("places", 1 + made.positions, "int32")
         chosen, self.chosen = registers("chosen", made.positions, self.dtype, made.lanes)
         self.allocations = [place, chosen] if self.padded else []
 
@@ -150,17 +150,13 @@ class _Writer:
         left = column * shape.strides[1] - shape.pads[1]
 
         def tap(ky: tir.Expr, kx: tir.Expr) -> list[tir.Statement]:
-            source_row = sample * shape.height + top + ky * shape.dilations[0]
             columns = [
                 left + kx * shape.dilations[1] + p * shape.strides[1] for p in range(made.positions)
             ]
-            code, places = self._columns(columns)
-            exists = [
-                tirx.EQ(place, at) if self.padded else None
-                for place, at in zip(places, columns, strict=True)
-            ]
+            code, line, places, exists = self._inside(top + ky * shape.dilations[0], columns)
             starts = [
-                (source_row * shape.width + place) * (shape.inputs * shape.groups)
+                ((sample * shape.height + line) * shape.width + place)
+                * (shape.inputs * shape.groups)
                 + group * shape.inputs
                 for place in places
             ]
@@ -177,25 +173,38 @@ class _Writer:
                 count = (made.steps - piece + made.slices - 1) // made.slices
             return [*code, *tir.loop(count, step, name="i")]
 
-        def kernel_row(ky: tir.Expr) -> list[tir.Statement]:
-            return tir.loop(shape.kernel[1], lambda kx: tap(ky, kx), name="kx")
+        return written + tir.loop(
+            shape.kernel[0],
+            lambda ky: tir.loop(shape.kernel[1], lambda kx: tap(ky, kx), name="kx"),
+            name="ky",
+        )
 
-        if not (shape.pads[0] or shape.pads[2]):
-            return [*written, *tir.loop(shape.kernel[0], kernel_row, name="ky")]
-        low, high = taps_inside(top, shape.dilations[0], shape.kernel[0], shape.height)
-        named_low, low = tir.bind("ky_low", low, "int32")
-        named_high, high = tir.bind("ky_high", high, "int32")
-        rows = tir.loop(high - low, kernel_row, name="ky", start=low)
-        return [*written, named_low, named_high, *rows]
+    def _inside(
+        self, row: tir.Expr, columns: list[tir.Expr]
+    ) -> tuple[list[tir.Statement], tir.Expr, list[tir.Expr], list[tir.Expr | None]]:
+        """The row and columns that the positions read, and whether they are in the map.
 
-    def _columns(self, columns: list[tir.Expr]) -> tuple[list[tir.Statement], list[tir.Expr]]:
-        """Where the positions read: those outside the map at its edge."""
-        if not self.padded:
-            return [], columns
-        limit = tir.const(self.plan.shape.width - 1)
-        inside = [tir.clamp(at, tir.const(0), limit) for at in columns]
-        stores = [tir.store(self.places, p, at) for p, at in enumerate(inside)]
-        return stores, [tir.load(self.places, p) for p in range(len(columns))]
+        Those outside are the nearest inside. All threads go round the same loops.
+        """
+        shape, written = self.plan.shape, []
+        wanted, extents = [row, *columns], [shape.height, *[shape.width] * len(columns)]
+        found, held = [], []
+        for slot, (at, extent) in enumerate(zip(wanted, extents, strict=True)):
+            if shape.pads[1 if slot else 0] or shape.pads[3 if slot else 2]:
+                inside = tir.clamp(at, tir.const(0), tir.const(extent - 1))
+                written.append(tir.store(self.places, slot, inside))
+                found.append(tir.load(self.places, slot))
+                held.append(tirx.EQ(found[-1], at))
+            else:
+                found.append(at)
+                held.append(None)
+        exists = [
+            tirx.all(*(known for known in (held[0], column) if known is not None))
+            if self.padded
+            else None
+            for column in held[1:]
+        ]
+        return written, found[0], found[1:], exists
 
     def _step(
         self,
@@ -275,10 +284,3 @@ class _Writer:
 def lane_of(vector: tir.Expr, lanes: int, lane: int) -> tir.Expr:
     """One element of a vector."""
     return vector if lanes == 1 else tir.shuffle([vector], [lane])
-
-
-def taps_inside(start: tir.Expr, step: int, taps: int, extent: int) -> tuple[tir.Expr, tir.Expr]:
-    """Of ``start + k * step``, k in 0 .. taps - 1: the first inside 0 .. extent, and one behind."""
-    low = tirx.max(tir.const(0), tirx.floordiv(step - 1 - start, step))
-    high = tirx.min(tir.const(taps), tirx.floordiv(extent - start + step - 1, step))
-    return low, high

@@ -18,7 +18,6 @@ from millifit.targets.network import Array, TensorType
 from millifit.targets.schedules import epilogue, tir
 from millifit.targets.schedules.choice import check_names, decided
 from millifit.targets.schedules.code import Constants, KernelCode, pads_of, pair
-from millifit.targets.schedules.gpu.contraction import taps_inside
 from millifit.targets.schedules.gpu.elementwise import LANES
 from millifit.targets.schedules.gpu.finish import finish
 from millifit.targets.schedules.gpu.launch import each, registers, unravel
@@ -113,9 +112,10 @@ class _Writer:
         self.held_as = "float16" if self.half else self.sums
         # In buffers, because TVM would write a variable's condition wherever it is used.
         reached = (made.columns - 1) * made.strides[1] + (made.size[1] - 1) * made.dilations[1] + 1
-        self.padded = bool(made.pads[1] or made.pads[3])
+        self.padded = any(made.pads)
         chosen, self.chosen = registers("chosen", reached, self.held_as, made.lanes)
-        self.allocations = [chosen] if self.padded else []
+        row, self.row = registers("row", 1, "int32")
+        self.allocations = [row, chosen] if self.padded else [row]
 
     def tile(self, i: tir.Expr) -> list[tir.Statement]:
         """One thread."""
@@ -134,17 +134,16 @@ class _Writer:
         left = start * made.strides[1] - made.pads[1]
 
         def kernel_row(ky: tir.Expr) -> list[tir.Statement]:
-            line = (sample * height + top + ky * made.dilations[0]) * width
-            return self._row(ky, line, left, channel, sums)
+            at = top + ky * made.dilations[0]
+            inside = at
+            if made.pads[0] or made.pads[2]:
+                inside = tir.clamp(at, tir.const(0), tir.const(height - 1))
+            stored = tir.store(self.row, 0, inside)
+            line = (sample * height + tir.load(self.row, 0)) * width
+            exists = tirx.EQ(tir.load(self.row, 0), at)
+            return [stored, *self._row(ky, line, left, channel, exists, sums)]
 
-        if made.pads[0] or made.pads[2]:
-            low, high = taps_inside(top, made.dilations[0], made.size[0], height)
-            named_low, low = tir.bind("ky_low", low, "int32")
-            named_high, high = tir.bind("ky_high", high, "int32")
-            written += [named_low, named_high]
-            written += tir.loop(high - low, kernel_row, name="ky", start=low)
-        else:
-            written += tir.loop(made.size[0], kernel_row, name="ky")
+        written += tir.loop(made.size[0], kernel_row, name="ky")
         for j in range(made.columns):
             pixel = (sample * kernel.output.shape[1] + row) * out_width + start + j
             written += finish(
@@ -154,7 +153,13 @@ class _Writer:
         return written
 
     def _row(
-        self, ky: tir.Expr, line: tir.Expr, left: tir.Expr, channel: tir.Expr, sums: tir.Buffer
+        self,
+        ky: tir.Expr,
+        line: tir.Expr,
+        left: tir.Expr,
+        channel: tir.Expr,
+        exists: tir.Expr,
+        sums: tir.Buffer,
     ) -> list[tir.Statement]:
         """One kernel row of all outputs of the tile."""
         made, channels = self.plan, self.plan.kernel.output.shape[3]
@@ -170,7 +175,7 @@ class _Writer:
             weights.append(value)
         products: dict[int, list[tir.Expr]] = {j: [] for j in range(made.columns)}
         for offset in sorted(taps):
-            loading, value = self._column(line, left + offset, offset, channel)
+            loading, value = self._column(line, left + offset, offset, channel, exists)
             written += loading
             for j, kx in taps[offset]:
                 products[j].append(value * weights[kx])
@@ -185,7 +190,7 @@ class _Writer:
         return written
 
     def _column(
-        self, line: tir.Expr, at: tir.Expr, offset: int, channel: tir.Expr
+        self, line: tir.Expr, at: tir.Expr, offset: int, channel: tir.Expr, exists: tir.Expr
     ) -> tuple[list[tir.Statement], tir.Expr]:
         """One input column; zeros where it is outside the map."""
         made, dtype = self.plan, self.held_as
@@ -196,7 +201,8 @@ class _Writer:
         )
         if not self.padded:
             return [named], value
-        chosen = tirx.if_then_else(tirx.EQ(place, at), value, tir.const(0, dtype, made.lanes))
+        nothing = tir.const(0, dtype, made.lanes)
+        chosen = tirx.if_then_else(tirx.all(exists, tirx.EQ(place, at)), value, nothing)
         return [named, tir.store(self.chosen, offset, chosen)], tir.load(self.chosen, offset)
 
     def _input(self, at: tir.Expr) -> tir.Expr:
