@@ -17,7 +17,7 @@ from millifit.targets.device_facts import DeviceFacts
 from millifit.targets.remote import handshake, relay, work_folder
 from millifit.targets.remote.handshake import WrongTokenError
 from millifit.targets.remote.link import Link, LinkLostError
-from millifit.targets.remote.relay import PacketLimit, PacketTooLargeError, Relay
+from millifit.targets.remote.relay import End, PacketLimit, PacketTooLargeError, Relay
 from millifit.targets.remote.session import serve_session
 from millifit.targets.remote.settings import ServerSettings
 
@@ -155,16 +155,16 @@ class Broker:
             passing = Relay(link, local, limit=limit, wait_for=self._control.fileno())
             if passing.run(check):
                 return "the workstation is done"
-            reason = _how_it_ended(session)
+            end = End(reason=_how_it_ended(session), died=True)
         except EOFError:
-            reason = "the device's server stops"
+            end = End(reason="the device's server stops")
         except (SessionEndedError, PacketTooLargeError) as error:
-            reason = str(error)
+            end = End(reason=str(error))
         except LinkLostError as error:
             return str(error)
         with contextlib.suppress(LinkLostError):
-            relay.end(link, reason)
-        return reason
+            relay.tell(link, end)
+        return end.reason
 
     def _tell(self, said: dict[str, Any]) -> None:
         self._control.sendall(json.dumps(said).encode() + b"\n")

@@ -26,7 +26,7 @@ from millifit.targets.remote.address import DeviceAddress
 from millifit.targets.remote.handshake import RefusedError, WrongTokenError
 from millifit.targets.remote.link import Link, LinkLostError
 from millifit.targets.remote.message import pack, unpack
-from millifit.targets.remote.relay import Relay
+from millifit.targets.remote.relay import End, Relay
 from millifit.targets.remote.session import FUNCTION
 from millifit.targets.runner.serving import Request, serve
 
@@ -40,7 +40,7 @@ class Client:
     def __init__(self) -> None:
         self._call: Any = None
         self._keep: list[object] = []
-        self._why_ended = ""
+        self._ended: tuple[str, str] | None = None  # as what, and why
         self._digests: set[str] = set()
 
     def answer(self, request: Request) -> dict[str, Any]:
@@ -92,11 +92,12 @@ class Client:
             # Closing its socket is what TVM's client notices.
             with _admit(door, key) as local:
                 try:
-                    self._why_ended = Relay(link, local).run() or "closed here"
+                    end = Relay(link, local).run() or End(reason="it was closed here")
+                    self._ended = ("died" if end.died else "ended", end.reason)
                 except LinkLostError as error:
-                    self._why_ended = f"lost: {error}"
+                    self._ended = ("lost", str(error))
         except (LinkLostError, OSError) as error:
-            self._why_ended = f"lost: {error}"
+            self._ended = ("lost", str(error))
         finally:
             link.close()
             door.close()
@@ -118,11 +119,10 @@ class Client:
 
     def _how_it_ended(self, error: Exception) -> dict[str, Any]:
         stop_s = time.monotonic() + 1.0
-        while not self._why_ended and time.monotonic() < stop_s:
+        while self._ended is None and time.monotonic() < stop_s:
             time.sleep(0.01)
-        if self._why_ended.startswith("lost: ") or not self._why_ended:
-            return {"outcome": "lost", "why": self._why_ended or str(error)[:200]}
-        return {"outcome": "ended", "why": self._why_ended}
+        outcome, why = self._ended or ("lost", str(error)[:200])
+        return {"outcome": outcome, "why": why}
 
 
 def open_link(address: DeviceAddress, ca_file: str | None, *, timeout_s: float) -> Link:

@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from millifit.targets.remote.link import HEARTBEAT_S, LARGEST_DATA, Link, LinkLostError
 
@@ -49,6 +50,14 @@ class PacketLimit:
                 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Why a session ends; it `died` where its own process crashed or was killed."""
+
+    reason: str
+    died: bool = False
+
+
 class Relay:
     """Passes on what comes, until one side ends."""
 
@@ -69,10 +78,10 @@ class Relay:
         link.largest = LARGEST_DATA
         local.setblocking(False)
 
-    def run(self, check: Callable[[], None] = lambda: None) -> str:
-        """Pass on until the local side ends, or a reason comes from the peer: that reason.
+    def run(self, check: Callable[[], None] = lambda: None) -> End | None:
+        """Pass on until the local side ends, or the peer says that the session does, and why.
 
-        Empty where the local side ended. `check` is called about every second and may raise.
+        None where the local side ended. `check` is called about every second and may raise.
         Raises LinkLostError where the connection is lost, and EOFError at the end of `wait_for`.
         """
         while True:
@@ -91,18 +100,18 @@ class Relay:
             if self._link in writable:
                 self._link.flush()
             if self._link in readable:
-                reason = self._take_in()
-                if reason is not None:
-                    return reason
+                end = self._take_in()
+                if end is not None:
+                    return end
             if self._unsent and not self._write_local():
-                return ""
+                return None
             if self._local in readable and not self._pass_out():
-                return ""
+                return None
 
-    def _take_in(self) -> str | None:
+    def _take_in(self) -> End | None:
         for kind, payload in self._link.receive():
             if kind == b"E":
-                return end_reason(payload)
+                return parsed_end(payload)
             if kind != b"D":
                 raise LinkLostError("the peer does not speak the protocol of devices")
             if self._limit is not None:
@@ -132,15 +141,17 @@ class Relay:
         return bool(part)
 
 
-def end(link: Link, reason: str) -> None:
+def tell(link: Link, end: End) -> None:
     """Tell the peer why the session ends."""
-    link.send(b"E", json.dumps({"reason": reason}).encode())
+    link.send(b"E", json.dumps({"reason": end.reason, "died": end.died}).encode())
     link.settle(2.0)
 
 
-def end_reason(payload: bytes) -> str:
-    """The reason in a frame that ends a session."""
+def parsed_end(payload: bytes) -> End:
+    """What a frame says of the end of a session."""
     try:
-        return str(json.loads(payload)["reason"])[:300] or "no reason given"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "no reason given"
+        said = json.loads(payload)
+        reason = str(said["reason"])[:300] or "no reason given"
+        return End(reason=reason, died=said.get("died") is True)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return End(reason="no reason given")

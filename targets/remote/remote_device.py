@@ -125,8 +125,10 @@ class RemoteDevice:
             case "missing":
                 self._uploaded.discard(str(answer["why"]))
                 raise _MissingFileError(f"{self.address} has no file {answer['why']}")
+            case "died":
+                raise SessionDiedError(f"the session on {self.address} died: {answer['why']}")
             case "ended":
-                raise SessionDiedError(f"{self.address} ended the session: {answer['why']}")
+                raise DeviceLostError(f"{self.address} ended the session: {answer['why']}")
         raise DeviceLostError(f"the connection to {self.address} was lost: {answer['why']}")
 
     def run(

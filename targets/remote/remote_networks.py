@@ -171,6 +171,6 @@ def _uploaded(device: RemoteDevice, bundle: Path) -> tuple[str, int]:
 
 def _next_length(batch: Array, seconds: float) -> int:
     """Samples of the next batch: of a few megabytes and seconds, at most four times as many."""
-    room = _BATCH_BYTES // max(1, batch[0].nbytes)
+    room: int = _BATCH_BYTES // max(1, batch[0].nbytes)
     in_time = int(len(batch) * _BATCH_S / max(seconds, 1e-6))
     return max(1, min(4 * len(batch), _LONGEST_BATCH, room, in_time))

@@ -20,8 +20,8 @@ from millifit.targets.remote.credentials import Credentials
 from millifit.targets.remote.remote_device import (
     DeviceBusyError,
     DeviceDownError,
+    DeviceLostError,
     RemoteDevice,
-    SessionDiedError,
     device_facts,
 )
 from millifit.targets.remote.settings import ServerSettings
@@ -163,7 +163,7 @@ def test_a_signal_ends_the_server_and_its_session(own: DeviceServerProcess, numb
     with session(own) as remote:
         assert own.sessions()
         assert own.stop(number) == 0
-        with pytest.raises(SessionDiedError, match="the device's server stops"):
+        with pytest.raises(DeviceLostError, match="the device's server stops"):
             remote.environment()
 
 
@@ -207,7 +207,7 @@ def test_a_session_ends_at_its_limit(tmp_path: Path) -> None:
     with served(tmp_path / "device", "--session-limit", "0.5") as server:
         with session(server) as remote:
             server.wait_for("as long as the device allows")
-            with pytest.raises(SessionDiedError, match=r"it lasted 0\.5 s, as long as the device"):
+            with pytest.raises(DeviceLostError, match=r"it lasted 0\.5 s, as long as the device"):
                 remote.environment()
         server.wait_until_idle()
 
@@ -228,7 +228,7 @@ def test_a_workstation_that_sends_too_much_is_cut_off(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(3 << 20))
     with served(tmp_path / "device", "--max-upload", "1") as server, session(server) as remote:
         remote._max_upload_bytes = 1 << 30
-        with pytest.raises(SessionDiedError, match="is larger than the 2097152 that the device"):
+        with pytest.raises(DeviceLostError, match="is larger than the 2097152 that the device"):
             remote.put(tmp_path / "file")
         server.wait_until_idle()
 

@@ -12,7 +12,7 @@ import pytest
 
 from millifit.targets.remote import relay
 from millifit.targets.remote.link import Link, LinkLostError
-from millifit.targets.remote.relay import PacketLimit, PacketTooLargeError, Relay
+from millifit.targets.remote.relay import End, PacketLimit, PacketTooLargeError, Relay
 
 
 @dataclass
@@ -76,14 +76,14 @@ def test_bytes_pass_in_both_directions(passing: Passing) -> None:
 
 def test_a_reason_from_the_far_side_ends_it(passing: Passing) -> None:
     """The workstation hears why the device ended a session."""
-    relay.end(passing.link, "it lasted too long")
-    assert passing.outcome() == "it lasted too long"
+    relay.tell(passing.link, End(reason="it lasted too long"))
+    assert passing.outcome() == End(reason="it lasted too long")
 
 
 def test_the_end_of_the_near_side_ends_it(passing: Passing) -> None:
     """A session whose process ended is over."""
     passing.local.close()
-    assert passing.outcome() == ""
+    assert passing.outcome() is None
 
 
 def test_the_end_of_the_far_side_ends_it(passing: Passing) -> None:
@@ -130,4 +130,4 @@ def test_lengths_are_found_however_the_stream_is_cut(cut: int) -> None:
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"reason": ""}', b"[" * 3000])
 def test_a_reason_that_cannot_be_read_is_none(payload: bytes) -> None:
     """The session ends all the same."""
-    assert relay.end_reason(payload) == "no reason given"
+    assert relay.parsed_end(payload) == End(reason="no reason given")
