@@ -139,7 +139,9 @@ class HeaderReader {
     int64_t extent = 0;
     const size_t start = at_;
     for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
-      if (extent > std::numeric_limits<int32_t>::max()) throw ParseFailure("its shape is too large");
+      if (extent > std::numeric_limits<int32_t>::max()) {
+        throw ParseFailure("its shape is too large");
+      }
       extent = extent * 10 + (text_[at_] - '0');
     }
     if (at_ == start) throw ParseFailure("its header is damaged");

@@ -1,4 +1,4 @@
-// What this device is, and whether it runs a bundle's code; the same rules as ../../device_facts.py.
+// What this device is, and whether it runs a bundle's code; the rules of ../../device_facts.py.
 #ifndef MILLIFIT_NATIVE_RUNNER_DEVICE_H_
 #define MILLIFIT_NATIVE_RUNNER_DEVICE_H_
 

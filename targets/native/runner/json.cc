@@ -159,7 +159,9 @@ class JsonReader {
   }
 
   static void AppendUtf8(uint32_t code, std::string* made) {
-    auto tail = [&](int shift) { made->push_back(static_cast<char>(0x80 | (code >> shift & 0x3F))); };
+    auto tail = [&](int shift) {
+      made->push_back(static_cast<char>(0x80 | (code >> shift & 0x3F)));
+    };
     if (code < 0x80) {
       made->push_back(static_cast<char>(code));
     } else if (code < 0x800) {

@@ -117,7 +117,9 @@ Needs ParseNeeds(const Json& plain) {
   for (const Json& flag : plain.At("flags").Array()) needs.flags.push_back(flag.String());
   if (const Json* gpu = plain.Find("gpu")) {
     needs.api = gpu->At("api").String();
-    if (needs.api != "opencl" && needs.api != "cuda") throw ParseFailure("'gpu' is of an unknown API");
+    if (needs.api != "opencl" && needs.api != "cuda") {
+      throw ParseFailure("'gpu' is of an unknown API");
+    }
     needs.gpu_name = gpu->At("name").String();
     needs.arch = gpu->At("arch").String();
     for (const Json& each : gpu->At("features").Array()) {
@@ -142,7 +144,8 @@ Json ReadSealed(const MappedFile& file, const std::string& what, int64_t schema)
   }
   std::string text(file.text());
   const size_t tail = 64 + kAfter.size(), head = tail + kBefore.size();
-  bool same = text.size() > head && text.compare(text.size() - head, kBefore.size(), kBefore) == 0 &&
+  bool same = text.size() > head &&
+              text.compare(text.size() - head, kBefore.size(), kBefore) == 0 &&
               text.compare(text.size() - kAfter.size(), kAfter.size(), kAfter) == 0;
   if (same) {
     const std::string said = text.substr(text.size() - tail, 64);

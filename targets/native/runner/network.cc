@@ -31,14 +31,17 @@ void LoadGpuRuntime(const Tvm& tvm, const std::string& api) {
   } else {
     // What TVM's runtime of CUDA needs itself is found in the same places, if it is opened before.
     if (api == "cuda") OpenLibrary("libcudart.so.13", &tried);
-    if (OpenLibrary(api == "cuda" ? "libtvm_runtime_cuda.so" : "libmillifit_opencl.so", &tried)) return;
+    const char* name = api == "cuda" ? "libtvm_runtime_cuda.so" : "libmillifit_opencl.so";
+    if (OpenLibrary(name, &tried) != nullptr) return;
   }
-  throw Failure(
-      api == "cuda"
-          ? "the runtime for CUDA cannot be opened (" + tried + "). Install the GPU's driver, and put "
-            "libtvm_runtime_cuda.so beside libtvm_runtime.so and libcudart.so where it is found"
-          : "the runtime for OpenCL cannot be opened (" + tried + "). Put libmillifit_opencl.so beside "
-            "millifit-run ('millifit device build' makes it), or name it in MILLIFIT_OPENCL_LIBRARY");
+  if (api == "cuda") {
+    throw Failure("the runtime for CUDA cannot be opened (" + tried + "). Install the GPU's "
+                  "driver, and put libtvm_runtime_cuda.so and libcudart.so.13 beside "
+                  "libtvm_runtime.so");
+  }
+  throw Failure("the runtime for OpenCL cannot be opened (" + tried + "). Put "
+                "libmillifit_opencl.so beside millifit-run ('millifit device build' makes it), or "
+                "name it in MILLIFIT_OPENCL_LIBRARY");
 }
 
 Network::Network(const Tvm& tvm, const Bundle& bundle, int gpu, int threads)

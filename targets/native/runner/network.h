@@ -12,8 +12,8 @@ namespace millifit {
 
 class Network {
  public:
-  // `bundle` and `tvm` outlive it; every hash was checked. `gpu` is the number of the GPU, where the
-  // bundle is for one; `threads` are those of the processor.
+  // `bundle` and `tvm` outlive it; every hash was checked. `gpu` is the number of the GPU, where
+  // the bundle is for one; `threads` are those of the processor.
   Network(const Tvm& tvm, const Bundle& bundle, int gpu, int threads);
 
   // Copies an input to the device, where Invoke reads it. Throws Failure where it does not fit.

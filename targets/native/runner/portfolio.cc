@@ -16,7 +16,8 @@ constexpr int64_t kSchema = 1;
 bool IsPlainName(const std::string& name) {
   if (name.empty() || name[0] == '.') return false;
   for (const char c : name) {
-    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_' && c != '-') return false;
+    const bool letter = std::isalnum(static_cast<unsigned char>(c)) != 0;
+    if (!letter && c != '.' && c != '_' && c != '-') return false;
   }
   return true;
 }
@@ -24,7 +25,9 @@ bool IsPlainName(const std::string& name) {
 Variant ParseVariant(const Json& plain) {
   Variant variant;
   variant.name = plain.At("name").String();
-  if (!IsPlainName(variant.name)) throw ParseFailure("'" + variant.name + "' is no name of a variant");
+  if (!IsPlainName(variant.name)) {
+    throw ParseFailure("'" + variant.name + "' is no name of a variant");
+  }
   variant.manifest_hash = plain.At("manifest_sha256").String();
   variant.needs = ParseNeeds(plain.At("needs"));
   if (const Json* latency = plain.Find("latency")) {
@@ -85,8 +88,9 @@ bool IsPortfolio(const std::string& path) {
 }
 
 std::vector<Variant> ReadPortfolio(const std::string& path) {
-  const MappedFile file = OpenOr(path + "/portfolio.json",
-                                 "'" + path + "' is no portfolio: portfolio.json cannot be read (%s)");
+  const MappedFile file =
+      OpenOr(path + "/portfolio.json",
+             "'" + path + "' is no portfolio: portfolio.json cannot be read (%s)");
   const std::string what = "the list of portfolio '" + path + "'";
   const Json plain = ReadSealed(file, what, kSchema);
   try {
@@ -115,8 +119,8 @@ Choice Choose(const std::string& path, Device* device) {
   }
   if (fitting.empty()) {
     throw Failure("no variant of portfolio '" + path + "' runs on this device:" + reasons +
-                  "\nCompile it for this device, too: millifit compile MODEL --target A,B --portfolio "
-                  "--out OUT");
+                  "\nCompile it for this device, too: millifit compile MODEL --target A,B "
+                  "--portfolio --out OUT");
   }
   const Variant* best = Best(of_the_family.empty() ? fitting : of_the_family);
   choice.path = path + "/variants/" + best->name;

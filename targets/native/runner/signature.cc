@@ -26,7 +26,8 @@ struct Crypto {
 constexpr int kEd25519 = 1087;  // NID_ED25519 of openssl/obj_mac.h
 constexpr size_t kKeyBytes = 32, kSignatureBytes = 64;
 // SubjectPublicKeyInfo of an Ed25519 key is this and the key (RFC 8410, section 4).
-constexpr uint8_t kBefore[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
+constexpr uint8_t kBefore[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
+                               0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
 
 using Key = std::array<uint8_t, kKeyBytes>;
 
@@ -50,13 +51,15 @@ Crypto OpenCrypto() {
       return found;
     }
   }
-  throw Failure("signatures are checked by OpenSSL's libcrypto, which is not on this device: install "
-                "OpenSSL 1.1.1 or newer here, or check with 'millifit verify --public-key' elsewhere");
+  throw Failure("signatures are checked by OpenSSL's libcrypto, which is not on this device: "
+                "install OpenSSL 1.1.1 or newer here, or check with 'millifit verify --public-key' "
+                "elsewhere");
 }
 
 // The bytes of the first block of a PEM file, none where there is no whole one.
 std::string DecodePem(std::string_view text) {
-  constexpr std::string_view kFirst = "-----BEGIN PUBLIC KEY-----", kLast = "-----END PUBLIC KEY-----";
+  constexpr std::string_view kFirst = "-----BEGIN PUBLIC KEY-----";
+  constexpr std::string_view kLast = "-----END PUBLIC KEY-----";
   constexpr std::string_view kDigits =
       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   const size_t start = text.find(kFirst), end = text.find(kLast);
@@ -109,8 +112,8 @@ void CheckSignature(const std::string& path, const std::string& public_key) {
   const Crypto crypto = OpenCrypto();
   const MappedFile file = OpenOr(path, "'" + path + "' cannot be read (%s)");
   const MappedFile signature =
-      OpenOr(path + ".sig", "'" + path + "' is not signed (%s): sign it with 'millifit compile --sign', "
-                            "or run it without --public-key");
+      OpenOr(path + ".sig", "'" + path + "' is not signed (%s): sign it with 'millifit compile "
+                            "--sign', or run it without --public-key");
   if (IsValid(crypto, key, signature, file)) return;
   throw Failure("'" + path + "' was not signed by the owner of '" + public_key +
                 "', or was changed since: do not use it");

@@ -6,8 +6,8 @@
 
 namespace millifit {
 
-// Throws Failure unless FILE.sig is the signature of `file` by the owner of the key, a PEM file, and
-// where no OpenSSL is at hand.
+// Throws Failure unless FILE.sig is the signature of `file` by the owner of the key, a PEM file,
+// and where no OpenSSL is at hand.
 void CheckSignature(const std::string& file, const std::string& public_key);
 
 }  // namespace millifit

@@ -1,5 +1,5 @@
 // The TVM runtime, opened when the program runs: nothing is linked, so that a runtime that is
-// missing is an error with a remedy, and one binary serves every build of TVM with this C interface.
+// missing is an error with a remedy, and one binary serves every TVM with this C interface.
 #ifndef MILLIFIT_NATIVE_RUNNER_TVM_H_
 #define MILLIFIT_NATIVE_RUNNER_TVM_H_
 
