@@ -34,12 +34,21 @@ _MAGIC = 0xFF271  # of TVM's RPC
 _LENGTH = struct.Struct("<i")
 
 
+class _IdleError(Exception):
+    """Nothing was asked for long."""
+
+
 class Client:
-    """Answers the requests of a runner; holds one session."""
+    """Answers the requests of a runner; holds one session.
+
+    A session that nobody asks anything for long is ended: others wait for the device.
+    """
 
     def __init__(self) -> None:
         self._call: Any = None
         self._keep: list[object] = []
+        self._idle_since_s: float | None = None
+        self._idle_s = 0.0
         self._ended: tuple[str, str] | None = None  # as what, and why
         self._digests: set[str] = set()
 
@@ -69,7 +78,9 @@ class Client:
         if answer["answer"] == "busy":
             return {"outcome": "busy", "why": str(answer["why"])[:200]}
         if answer["answer"] == "session" and request["want"] == "session":
+            self._idle_s = float(request["idle_s"])
             self._begin(link)
+            self._idle_since_s = time.monotonic()
         return {
             "outcome": "done",
             "facts": answer["facts"],
@@ -92,22 +103,31 @@ class Client:
             # Closing its socket is what TVM's client notices.
             with _admit(door, key) as local:
                 try:
-                    end = Relay(link, local).run() or End(reason="it was closed here")
+                    end = Relay(link, local).run(self._check) or End(reason="it was closed here")
                     self._ended = ("died" if end.died else "ended", end.reason)
                 except LinkLostError as error:
                     self._ended = ("lost", str(error))
+                except _IdleError:
+                    self._ended = ("idle", "nothing was asked of it")
         except (LinkLostError, OSError) as error:
             self._ended = ("lost", str(error))
         finally:
             link.close()
             door.close()
 
+    def _check(self) -> None:
+        since_s = self._idle_since_s
+        if since_s is not None and time.monotonic() - since_s > self._idle_s:
+            raise _IdleError
+
     def _ask(self, request: Request) -> dict[str, Any]:
         content = Path(request["content"]).read_bytes() if request["content"] else b""
+        self._idle_since_s = None
         try:
             answered = bytes(self._call(pack(request["ask"], content)))
         except Exception as error:  # whatever TVM's client raises when its connection ends
             return self._how_it_ended(error)
+        self._idle_since_s = time.monotonic()
         said, made = unpack(answered)
         if "missing" in said:
             return {"outcome": "missing", "why": said["missing"]}

@@ -19,6 +19,7 @@ from millifit.targets.remote.credentials import Credentials
 from millifit.targets.remote.remote_device import (
     DeviceBusyError,
     DeviceDownError,
+    DeviceIdleError,
     DeviceLostError,
     RemoteDevice,
     device_facts,
@@ -161,7 +162,7 @@ class DevicePool:
                 self._seekers.add(seeker)
                 seeker.start()
             self._changed.notify_all()
-        if error is not None:
+        if error is not None and not isinstance(error, DeviceIdleError):
             self._progress.note(f"{str(error).rstrip('.')}. Looking for it again.")
 
     def _seek(self) -> None:

@@ -22,6 +22,7 @@ from millifit.targets.runner.child import Child, ChildLostError, RequestFailedEr
 
 _CLIENT = (sys.executable, "-P", "-m", "millifit.targets.remote.client")
 _CONNECT_S = 10.0
+_IDLE_S = 60.0
 _GRACE_S = 20.0  # beyond the device's own deadline, for what travels
 _SLOWEST_BYTES_PER_S = 250e3
 _MOST_MISSING = 16
@@ -48,6 +49,10 @@ class SessionDiedError(DeviceLostError):
 
 class _MissingFileError(TargetError):
     """The device does not have a file any more."""
+
+
+class DeviceIdleError(DeviceLostError):
+    """The session was given back, because nothing was asked of it for long."""
 
 
 class RemoteDevice:
@@ -77,6 +82,7 @@ class RemoteDevice:
                 "connect", timeout_s=_CONNECT_S + _GRACE_S, want="session", within_s=_CONNECT_S,
                 host=self.address.host, port=self.address.port, token=credentials.token,
                 ca_file=str(credentials.ca_file) if credentials.ca_file else None, match=match,
+                idle_s=_IDLE_S,
             )  # fmt: skip
         except (ChildLostError, RequestFailedError) as error:
             raise DeviceDownError(f"no session with {self.address}: {error}") from error
@@ -125,6 +131,8 @@ class RemoteDevice:
             case "missing":
                 self._uploaded.discard(str(answer["why"]))
                 raise _MissingFileError(f"{self.address} has no file {answer['why']}")
+            case "idle":
+                raise DeviceIdleError(f"the session on {self.address} was given back")
             case "died":
                 raise SessionDiedError(f"the session on {self.address} died: {answer['why']}")
             case "ended":

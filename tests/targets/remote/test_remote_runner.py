@@ -16,6 +16,7 @@ from millifit.targets.catalog import find_target
 from millifit.targets.kernel import Kernel
 from millifit.targets.loaded_bundle import first_outputs
 from millifit.targets.network import TensorType
+from millifit.targets.remote import remote_device
 from millifit.targets.remote.remote_device import RemoteDevice
 from millifit.targets.remote.remote_runner import RemoteRunner
 from millifit.targets.runner.local_runner import LocalRunner
@@ -190,6 +191,20 @@ def test_a_sweep_that_is_left_ends_at_once(device: DeviceServerProcess) -> None:
         assert next(timed)[0].op == "relu"
         timed.close()  # type: ignore[attr-defined]
     assert time.monotonic() - begun_s < 25
+    device.wait_until_idle()
+
+
+def test_a_device_that_is_not_asked_is_given_back_and_taken_again(
+    device: DeviceServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a network is trained, others may have the board; nobody notices."""
+    monkeypatch.setattr(remote_device, "_IDLE_S", 0.3)
+    notes = Notes()
+    with runner(device.address, device.credentials, progress=notes) as remote:
+        sweep(remote, ["relu"])
+        device.wait_until_idle()
+        assert isinstance(sweep(remote, ["relu"])["relu 0"], Samples)
+    assert notes.said == []
     device.wait_until_idle()
 
 
