@@ -45,6 +45,7 @@ def test_samples_of_a_file_are_run(bundle: Path, tmp_path: Path, data: Path) -> 
     assert found["written"] == [str(tmp_path / "y.npy")]
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy")[2:3], np.load(tmp_path / "y1.npy"))
     assert 0 < found["latency_s"]["low"] <= found["latency_s"]["median"]
+    assert (found["latency_s"]["n"], one["latency_s"]) == (4, None)
 
 
 def test_golden_input_is_run_unless_another_is_given(bundle: Path, tmp_path: Path) -> None:
