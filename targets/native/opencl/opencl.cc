@@ -13,6 +13,8 @@ namespace {
 constexpr const char* kLibraries[] = {
     "libOpenCL.so.1",
     "libOpenCL.so",
+    "libOpenCL-pixel.so",
+    "libOpenCL-car.so",
     "/vendor/lib64/libOpenCL.so",
     "/system/vendor/lib64/libOpenCL.so",
     "/vendor/lib64/egl/libGLES_mali.so",
@@ -30,13 +32,35 @@ void* OpenLibrary() {
   return nullptr;
 }
 
+/*!
+ * How functions of a library are found. Google's phones have one that must be switched on by
+ * `enableOpenCL`, and then gives its functions through `loadOpenCLPointer` alone.
+ */
+class Finder {
+ public:
+  explicit Finder(void* library) : library_(library) {
+    auto* enable = reinterpret_cast<void (*)()>(dlsym(library, "enableOpenCL"));
+    if (enable == nullptr) return;
+    enable();
+    load_ = reinterpret_cast<void* (*)(const char*)>(dlsym(library, "loadOpenCLPointer"));
+  }
+  void* operator()(const char* name) const {
+    return load_ != nullptr ? load_(name) : dlsym(library_, name);
+  }
+
+ private:
+  void* library_;
+  void* (*load_)(const char*) = nullptr;
+};
+
 const Functions* Load() {
   void* library = OpenLibrary();
   if (library == nullptr) return nullptr;
+  const Finder find(library);
   // Never freed: drivers leave threads behind that outlive static objects.
   auto* functions = new Functions();
-#define MILLIFIT_OPENCL_FIND(name)                                                   \
-  functions->name = reinterpret_cast<decltype(functions->name)>(dlsym(library, #name)); \
+#define MILLIFIT_OPENCL_FIND(name)                                            \
+  functions->name = reinterpret_cast<decltype(functions->name)>(find(#name)); \
   if (functions->name == nullptr) return nullptr;
   MILLIFIT_OPENCL_FUNCTIONS(MILLIFIT_OPENCL_FIND)
 #undef MILLIFIT_OPENCL_FIND

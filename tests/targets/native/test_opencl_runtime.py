@@ -233,6 +233,27 @@ def test_machine_without_devices_says_so(opencl: Target, variable: str, value: s
     assert "apt-get install pocl-opencl-icd" in done.stdout
 
 
+def test_driver_that_must_be_switched_on_is(opencl: Target, tmp_path: Path) -> None:
+    """Google's phones: functions come through a function, after another one was called."""
+    source = tmp_path / "pixel.c"
+    source.write_text(
+        "#include <dlfcn.h>\n"
+        "static int enabled;\n"
+        "void enableOpenCL(void) { enabled = 1; }\n"
+        "void *loadOpenCLPointer(const char *name) {\n"
+        '  return enabled ? dlsym(dlopen("libOpenCL.so.1", RTLD_NOW), name) : 0;\n'
+        "}\n"
+    )
+    driver = tmp_path / "libOpenCL-pixel.so"
+    subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "-o", driver, source], check=True)
+    script = "from millifit.targets.native import list_opencl; print(len(list_opencl()))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        env=os.environ | {"MILLIFIT_OPENCL_DRIVER": str(driver), "TVM_USE_RUNTIME_LIB": "1"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["1"]
+
+
 def test_missing_runtime_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not built: nothing is reachable, and loading says what to run; a wrong path is an error."""
     monkeypatch.delenv("MILLIFIT_OPENCL_LIBRARY", raising=False)
