@@ -38,8 +38,8 @@ from millifit.targets.target import Target
 _SEED = 0
 _MODELS = ("MobileNetV2", "ResNet-18")
 _FAMILIES = {
-    "conv2d": "convolution", "depthwise_conv2d": "depthwise", "dense": "dense", "add": "elementwise",
-    "relu": "elementwise", "max_pool": "pooling", "global_avg_pool": "reduction",
+    "conv2d": "convolution", "depthwise_conv2d": "depthwise", "dense": "dense",
+    "add": "elementwise", "relu": "elementwise", "max_pool": "pooling", "global_avg_pool": "reduction",
     "reduce_mean": "reduction",
 }  # fmt: skip
 _STEPS = ("relu", "clip", "add")
@@ -204,9 +204,8 @@ def main() -> None:
     rows = []
     for row in compare(kernels, target, rounds=given.rounds):
         rows.append(row)
-        shape = f"{row['op']:17}{'x'.join(map(str, row['input'])):>15} ->" + (
-            f"{'x'.join(map(str, row['output'])):>15}"
-        )
+        read, made = ("x".join(map(str, row[end])) for end in ("input", "output"))
+        shape = f"{row['op']:17}{read:>15} ->{made:>15}"
         print(
             f"{shape} ERROR {row['error']}" if row["error"] else
             f"{shape} ours {row['ours_s'] * 1e3:8.3f} ms  dlight {row['dlight_s'] * 1e3:8.3f} ms"

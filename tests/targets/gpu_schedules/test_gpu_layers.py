@@ -90,7 +90,7 @@ def test_every_tile_computes_the_same(opencl: Target):
     """Whatever tuning chooses of tiles and slices, the layer is right."""
     wide = (6, 9, 16, 32, (3, 3), geometry(pads=(1, 1, 1, 1)), 1, 0)
     narrow = (5, 9, 12, 12, (3, 3), geometry(pads=(1, 1, 1, 1)), 12, 1)
-    tiles = [(1, 1, 4), (2, 4, 1), (8, 1, 2), (4, 2, 1), (4, 2, 16)]
+    tiles = [(1, 1, 4), (2, 4, 1), (4, 2, 16)]
     cases = [
         float_case(
             wide, number, precision="fp32", tolerance=1e-5,
@@ -100,7 +100,7 @@ def test_every_tile_computes_the_same(opencl: Target):
     ]  # fmt: skip
     cases += [
         float_case(narrow, n, precision="fp32", tolerance=1e-5, choice=choice_of(columns=n))
-        for n in (1, 2, 4, 8)
+        for n in (2, 8)
     ]
     check_all(cases, opencl)
 
