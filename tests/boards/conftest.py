@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from millifit.models import from_module
 from millifit.pipeline.reach import DeviceAccess
 from millifit.targets.catalog import find_target
 from millifit.targets.importer.onnx_file import write_network
-from millifit.targets.remote.remote_runner import RemoteRunner
 from millifit.targets.target import Target
 from tests.boards.board import Board
 from tests.boards.session import board_that_is_on
@@ -35,15 +33,6 @@ def access(board: Board) -> DeviceAccess:
 def target() -> Target:
     """What the board is."""
     return find_target("arm64-emulated")
-
-
-@pytest.fixture
-def runner(board: Board, target: Target) -> Iterator[RemoteRunner]:
-    """A session on the board, with little patience."""
-    with RemoteRunner(
-        board.address, target, credentials=board.credentials, timeout_s=60.0, patience_s=2.0
-    ) as found:
-        yield found
 
 
 @pytest.fixture(scope="session")

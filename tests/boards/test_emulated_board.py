@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from millifit import demo
+from millifit.data import Dataset
 from millifit.errors import BundleError, TargetError
 from millifit.pipeline import compile_model, fit, profile, verify
 from millifit.pipeline.reach import DeviceAccess
@@ -83,30 +84,42 @@ def test_a_space_is_profiled(
     assert {m.kernel.precision for m in stored} >= {"fp32", "int8"}
 
 
+@pytest.fixture
+def digits(monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """The digits with forty of them to validate on: one takes the emulator a tenth of a second.
+
+    The demo trains for three epochs, which is enough for 97 % of them.
+    """
+    torch.set_num_threads(1)
+    whole = demo.digits_dataset(seed=0)
+    few = dataclasses.replace(whole, validation=whole.validation.take(np.arange(40)))
+    monkeypatch.setattr(demo, "digits_dataset", lambda seed: few)
+    monkeypatch.setattr(demo, "train_digits_network", partial(demo.train_digits_network, epochs=3))
+    return few
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the run of `fit` is kept for the tests after it."""
     return tmp_path_factory.mktemp("fitted")
 
 
-def test_the_digits_network_is_fitted(
-    access: DeviceAccess, fitted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("digits")
+def test_the_digits_network_is_fitted(access: DeviceAccess, fitted: Path) -> None:
     """fit --demo on the board keeps a relative budget, and says throughout that it is emulated."""
-    training = partial(demo.train_digits_network, epochs=3)
-    monkeypatch.setattr(demo, "train_digits_network", training)
     result = fit(
         Recipe(
             demo=True,
             target="arm64-emulated",
             device=access.address,
-            budget="80%",
+            budget="60%",
             device_token_file=access.token_file,
             run=str(fitted / "run"),
             prune=False,
-            trials=3,
+            trials=2,
             store=str(fitted / "store.sqlite"),
-            max_drop=3.0,
+            max_drop=5.0,
         )
     )
     assert result["met"], result["problems"]
@@ -117,27 +130,27 @@ def test_the_digits_network_is_fitted(
     assert result["device"]["cpu"].startswith(CPU)
     assert result["reference"]["onnxruntime_fp32_s"] is None
     assert result["reference"]["missing"] == "only bundles run on the device"
-    assert result["agreement"]["top1_equal"] >= 0.99
-    assert result["ratio"]["high"] <= 0.8
+    assert result["agreement"]["top1_equal"] >= 0.95
+    assert result["ratio"]["high"] <= 0.6
     assert "Emulated device" in (fitted / "run" / "report.html").read_text()
 
 
 def test_its_bundle_is_verified_on_the_board(
-    access: DeviceAccess, fitted: Path, tmp_path: Path
+    access: DeviceAccess, fitted: Path, digits: Dataset, tmp_path: Path
 ) -> None:
     """The certificate: ONNX Runtime's golden output is given, and the run's accuracy again."""
     result = json.loads((fitted / "run" / "result.json").read_text())
-    validation = demo.digits_dataset(seed=0).validation
-    np.savez(tmp_path / "digits.npz", x=validation.x, y=validation.y)
+    for name, part in {"val": digits.validation, "calib": digits.calibration}.items():
+        np.savez(tmp_path / f"{name}.npz", x=part.x, y=part.y)
     found = verify(
-        fitted / "run" / "bundle", device=access, data=str(tmp_path / "digits.npz"),
+        fitted / "run" / "bundle", device=access, data=str(tmp_path),
         model=str(fitted / "run" / "compressed.onnx"),
     )  # fmt: skip
     assert found["device"]["emulated"]
     assert found["golden"]["made_by"] == "onnxruntime"
     assert found["golden_error"] <= found["golden"]["tolerance"]
-    assert found["agreement"]["top1_equal"] >= 0.99
-    assert abs(found["accuracy"] - result["compressed"]["accuracy"]) < 0.03
+    assert found["agreement"]["top1_equal"] >= 0.95
+    assert found["accuracy"] == result["compressed"]["accuracy"]
     assert found["peak_memory_bytes"] > 10_000
     with pytest.raises(BundleError, match=r"cannot run here: it is for aarch64.*--device HOST"):
         verify(fitted / "run" / "bundle")
@@ -158,7 +171,7 @@ def test_a_bundle_changed_on_the_way_is_refused(
 
 
 def test_a_board_that_reboots_in_a_sweep_loses_nothing(
-    board: Board, runner: RemoteRunner, target: Target, kernels: list[Kernel], tmp_path: Path
+    board: Board, target: Target, kernels: list[Kernel], tmp_path: Path
 ) -> None:
     """The power is cut after two kernels and comes back: all are measured in the same sweep."""
     store = Store(tmp_path / "s.sqlite")
@@ -214,22 +227,22 @@ def test_a_board_that_stays_off_ends_a_sweep_which_goes_on_later(
 
 
 def test_a_kernel_that_does_not_end_is_a_failure(
-    board: Board, runner: RemoteRunner, target: Target, kernels: list[Kernel]
+    board: Board, target: Target, kernels: list[Kernel]
 ) -> None:
-    """Its process is killed on the board at the deadline, and the next kernel is timed."""
+    """Its process is killed on the board at the deadline, and the next kernel is timed.
+
+    Ten thousand million multiplications take the emulator a minute or more.
+    """
     conv = next(kernel for kernel in kernels if kernel.op == "conv2d")
-    image, made = TensorType(shape=(1, 512, 512, 64), dtype="float32"), (1, 512, 512, 64)
+    image = TensorType(shape=(1, 512, 512, 64), dtype="float32")
     weight = TensorType(shape=(64, 3, 3, 64), dtype="float32")
-    inputs = (image, weight, *conv.inputs[2:])
-    endless = dataclasses.replace(
-        conv, inputs=inputs, output=TensorType(shape=made, dtype="float32")
-    )
-    began = time.monotonic()
-    ((_, outcome),) = runner.time_kernels([endless], target, QUICK, seed=0)
-    assert isinstance(outcome, Failed)
-    assert time.monotonic() - began < 60
-    ((_, outcome),) = runner.time_kernels([conv], target, QUICK, seed=0)
-    assert isinstance(outcome, Samples)
+    endless = dataclasses.replace(conv, inputs=(image, weight, *conv.inputs[2:]), output=image)
+    with RemoteRunner(board.address, target, credentials=board.credentials, timeout_s=15) as runner:
+        ((_, outcome),) = runner.time_kernels([endless], target, QUICK, seed=0)
+        assert isinstance(outcome, Failed)
+        assert "no answer within 15 s" in outcome.reason
+        ((_, outcome),) = runner.time_kernels([conv], target, QUICK, seed=0)
+        assert isinstance(outcome, Samples)
 
 
 def test_a_wrong_token_opens_nothing(board: Board, target: Target) -> None:
