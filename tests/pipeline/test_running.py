@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from millifit.targets.importer.simplify import simplify
 from millifit.targets.lower import lower
 from millifit.targets.portfolio import write_portfolio
 from millifit.targets.signature import sign
+from tests.signing import keys
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +65,7 @@ def test_portfolio_runs_its_variant(bundle: Path, tmp_path: Path) -> None:
 
 def test_only_what_was_signed_runs_where_a_key_is_given(bundle: Path, tmp_path: Path) -> None:
     """A portfolio runs with the key of its signer and not without its signature."""
-    key, public = tmp_path / "key.pem", tmp_path / "pub.pem"
-    for command in (
-        ["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)],
-        ["openssl", "pkey", "-in", str(key), "-pubout", "-out", str(public)],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
+    key, public = keys(tmp_path)
     whole = tmp_path / "all"
     write_portfolio(whole, {"here": bundle})
     with pytest.raises(BundleError, match="is not signed"):

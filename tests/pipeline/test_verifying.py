@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from millifit.pipeline.reach import device_access
 from millifit.targets.loaded_bundle import load_bundle
 from millifit.targets.portfolio import write_portfolio
 from millifit.targets.signature import sign
+from tests.signing import keys
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,7 @@ def test_bundle_that_computes_something_else_is_not_certified(
 
 def test_portfolio_is_certified_under_a_key(compiled: Path, tmp_path: Path) -> None:
     """The variant for this machine is checked once it is signed; on a board one has to be named."""
-    key, public = tmp_path / "key.pem", tmp_path / "pub.pem"
-    for command in (
-        ["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)],
-        ["openssl", "pkey", "-in", str(key), "-pubout", "-out", str(public)],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
+    key, public = keys(tmp_path)
     whole = tmp_path / "all"
     write_portfolio(whole, {"here": compiled})
     with pytest.raises(BundleError, match="is not signed"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from millifit.targets.seal import sealed, unsealed
 from millifit.targets.signature import sign
 from millifit.targets.target import Gpu, Target
 from millifit.targets.timing import median_interval
+from tests.signing import keys
 
 MODEL = onnx_model(
     [
@@ -81,16 +81,6 @@ def retargeted(bundle: Path, target: Target) -> None:
     """Say that the files are for another target."""
     manifest = dataclasses.replace(read_manifest(bundle), target=target)
     (bundle / "manifest.json").write_text(manifest_text(manifest))
-
-
-def keys(folder: Path) -> tuple[Path, Path]:
-    key, public = folder / "key.pem", folder / "pub.pem"
-    for command in (
-        ["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)],
-        ["openssl", "pkey", "-in", str(key), "-pubout", "-out", str(public)],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
-    return key, public
 
 
 def test_bundle_runs_and_is_timed(runner: NativeRunner, bundle: Path, tmp_path: Path) -> None:

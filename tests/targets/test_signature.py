@@ -12,17 +12,7 @@ import pytest
 
 from millifit.errors import BundleError, MissingDependency, UsageError
 from millifit.targets.signature import check_signature, sign
-
-
-def keys(folder: Path, name: str = "key", algorithm: str = "ed25519") -> tuple[Path, Path]:
-    """A private key and its public half, as OpenSSL makes them."""
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
-    for command in (
-        ["openssl", "genpkey", "-algorithm", algorithm, "-out", str(private)],
-        ["openssl", "pkey", "-in", str(private), "-pubout", "-out", str(public)],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
-    return private, public
+from tests.signing import keys
 
 
 @pytest.fixture
