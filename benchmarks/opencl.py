@@ -39,8 +39,8 @@ _SEED = 0
 _MODELS = ("MobileNetV2", "ResNet-18")
 _FAMILIES = {
     "conv2d": "convolution", "depthwise_conv2d": "depthwise", "dense": "dense",
-    "add": "elementwise", "relu": "elementwise", "max_pool": "pooling", "global_avg_pool": "reduction",
-    "reduce_mean": "reduction",
+    "add": "elementwise", "relu": "elementwise", "max_pool": "pooling",
+    "global_avg_pool": "reduction", "reduce_mean": "reduction",
 }  # fmt: skip
 _STEPS = ("relu", "clip", "add")
 

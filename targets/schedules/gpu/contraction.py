@@ -2,8 +2,8 @@
 
 Its sums stay in registers, as vectors of 4 channels; the map is read as it lies, 4 input channels
 at a time. The weights are ``[KH][KW][I][O]``: threads beside each other read neighbours and share
-their inputs. What lies outside the map counts as zero by a selection, not a branch; rows outside
-are left out of the loop.
+their inputs. What lies outside the map counts as zero by a selection: all threads go round the same
+loops.
 
 A device that computes in half precision adds four products in it, and such sums in float32.
 """

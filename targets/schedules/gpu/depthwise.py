@@ -1,8 +1,8 @@
 """Depthwise convolution on a GPU: a thread computes some neighbouring columns of 4 channels.
 
-An input column is read once for all outputs of the tile that it reaches. Columns outside the map
-count as zero by a selection; rows outside are left out of the loop. A device that computes in half
-precision adds the products of one kernel row in it, and such sums in float32.
+An input column is read once for all outputs of the tile that it reaches. What lies outside the map
+counts as zero by a selection. A device that computes in half precision adds the products of one
+kernel row in it, and such sums in float32.
 """
 
 from __future__ import annotations
