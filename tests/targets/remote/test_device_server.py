@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from millifit.targets.remote.remote_device import (
     device_facts,
 )
 from millifit.targets.remote.settings import ServerSettings
+from tests.debian import install
 
 
 @contextlib.contextmanager
@@ -235,6 +237,10 @@ def test_a_workstation_that_sends_too_much_is_cut_off(tmp_path: Path) -> None:
 
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     """A certificate that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        install(["openssl"])
+    if shutil.which("openssl") is None:
+        pytest.skip("no OpenSSL: on Debian or Ubuntu run 'apt-get install openssl'")
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     subprocess.run(
         [
