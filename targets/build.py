@@ -199,18 +199,46 @@ def compile_program(program: Program, target: Target) -> Compiled:
     the first run and launched as a whole after that: at batch 1, launches would take longer than
     most kernels.
     """
-    import tvm
-    from tvm import relax
-
     from millifit.targets.relax_program import relax_module
 
     prepare_compiler(target)
     with compile_errors(f"network '{program.name}'"):
         module, weights = relax_module(program, target, tvm_target(target))
-        graphs = target.gpu is not None and target.gpu.api == "cuda"
-        with tvm.transform.PassContext(config={"relax.backend.use_cuda_graph": graphs}):
-            executable = relax.build(module, target=tvm_target(target))
+        executable = _executable(module, target)
     return Compiled(executable=executable, weights=tuple(weights))
+
+
+def _executable(module: Any, target: Target) -> Any:
+    from tvm import relax
+
+    code_for = tvm_target(target)
+    if target.gpu is None or target.gpu.api != "cuda":
+        return relax.build(module, target=code_for)
+    lowered = _with_graphs(module, code_for)
+    return relax.build(lowered, target=code_for, relax_pipeline=None)
+
+
+def _with_graphs(module: Any, code_for: Any) -> Any:
+    """The module as TVM's pipeline makes it for CUDA; without graphs where one would fail.
+
+    A graph of one kernel gives nothing back, which TVM's virtual machine cannot return.
+    """
+    import tvm
+    from tvm import relax
+
+    def lowered(graphs: bool) -> Any:
+        config = {"relax.backend.use_cuda_graph": graphs}
+        with tvm.transform.PassContext(config=config), code_for:
+            return relax.get_default_pipeline(code_for)(module)
+
+    made = lowered(graphs=True)
+    captured = [f for v, f in made.functions_items() if v.name_hint.endswith("cuda_graph_capture")]
+    return lowered(graphs=False) if any(_gives_nothing(each) for each in captured) else made
+
+
+def _gives_nothing(function: Any) -> bool:
+    returned = function.ret_ty
+    return hasattr(returned, "fields") and not len(returned.fields)
 
 
 def export_library(compiled: Compiled, path: Path, target: Target) -> str:

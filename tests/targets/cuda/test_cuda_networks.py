@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from emulated_gpu import EmulatedProgram, cuda, generate
+from onnx import helper, numpy_helper
 
 from benchmarks import models
 from millifit.compress.quantize.quantizer import quantizable, quantize
@@ -78,23 +79,47 @@ def test_every_kernel_generates(name, precision):
     assert all(launches[each] for each in codes)
 
 
-def test_bundles_run_on_tvms_own_runtime(tmp_path):
-    """Machine code aside, all of it: loading, memory on the device, workspaces, graphs."""
-    model = models.load("ResNet-8", 0)
-    onnx.save(model, tmp_path / "model.onnx")
-    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
-    x = models.samples("ResNet-8", shape, 3, 0)[:, None]
-    np.save(tmp_path / "x.npy", x)
+def run_on_emulated_device(folder, model, x):
+    """Three runs of a model by TVM's CUDA runtime: outputs, graphs launched, allocations."""
+    onnx.save(model, folder / "model.onnx")
+    np.save(folder / "x.npy", x)
     script = Path(__file__).with_name("emulated_device.py")
-    files = [tmp_path / name for name in ("model.onnx", "x.npy", "y.npy")]
+    files = [folder / name for name in ("model.onnx", "x.npy", "y.npy")]
     done = subprocess.run(
         [sys.executable, script, *files, "sm_80"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     graphs, allocations = json.loads(done.stdout.splitlines()[-1])
-    assert graphs == 2  # the first run captures what the others launch
-    assert allocations == 1  # the input; everything else is kept from run to run
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    for one, got in zip(x, np.load(tmp_path / "y.npy"), strict=True):
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    for one, got in zip(x, np.load(folder / "y.npy"), strict=True):
         (wanted,) = session.run(None, {session.get_inputs()[0].name: one})
         np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
+    return graphs, allocations
+
+
+def test_bundles_run_on_tvms_own_runtime(tmp_path):
+    """Machine code aside, all of it: loading, memory on the device, workspaces, graphs."""
+    model = models.load("ResNet-8", 0)
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)
+    x = models.samples("ResNet-8", shape, 3, 0)[:, None]
+    graphs, allocations = run_on_emulated_device(tmp_path, model, x)
+    assert graphs == 2  # the first run captures what the others launch
+    assert allocations == 1  # the input; everything else is kept from run to run
+
+
+def test_a_single_kernel_is_no_graph(tmp_path):
+    """TVM's virtual machine cannot return from a graph of one kernel: there is none."""
+    weight = numpy_helper.from_array(np.full((8, 1, 3, 3), 0.1, np.float32), "w")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("GlobalAveragePool", ["c"], ["y"], name="pool"),
+    ]
+    x, y = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", (1, 1, 8, 8)), ("y", (1, 8, 1, 1)))
+    )
+    graph = helper.make_graph(nodes, "tiny", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    samples = np.random.default_rng(0).standard_normal((3, 1, 1, 8, 8)).astype(np.float32)
+    graphs, _ = run_on_emulated_device(tmp_path, model, samples)
+    assert graphs == 0
