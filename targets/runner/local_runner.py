@@ -180,10 +180,15 @@ class LocalRunner:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Threads for TVM and OpenMP. TVM does not pin them: other runtimes' are not pinned either."""
+    """Threads for TVM, OpenMP and OpenCL on the processor.
+
+    TVM does not pin them: other runtimes' are not pinned either.
+    """
     return {
         "TVM_NUM_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
+        "POCL_MAX_PTHREAD_COUNT": str(threads),  # PoCL before version 5
+        "POCL_CPU_MAX_CU_COUNT": str(threads),
         "TVM_BIND_THREADS": "0",
     }
 
