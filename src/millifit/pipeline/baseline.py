@@ -73,9 +73,10 @@ def _measured(bench: Workbench, bundle: Path, input_path: Path) -> dict[str, obj
             "data: check its weights, and that --mean and --std are those it was trained with"
         )
     paths = {"baseline": bundle, "onnxruntime_fp32": bench.folder.path / "baseline.onnx"}
+    given = contenders(bench, paths, input_path)
     timed = time_in_turn(
-        bench.timer, contenders(bench, paths, input_path), policy=TRIAL_TIMING,
-        progress=bench.progress, title="time the baseline",
+        bench.timer, given, policy=TRIAL_TIMING, progress=bench.progress,
+        title="time baseline" if len(given) == 1 else "time baseline and ONNX Runtime",
     )  # fmt: skip
     ours = timed["baseline"].round_medians
     achieved = None if validation.y is None else accuracy(answers, validation.y)
