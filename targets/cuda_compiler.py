@@ -114,6 +114,7 @@ def _compile_error(compiler: str, arch: str, log: str) -> CompileError:
 
 def use_compiler(arch: str) -> None:
     """Have TVM compile with `compile_cuda` where it compiles itself: where a GPU is at hand."""
+    import tvm.support.nvcc  # noqa: F401 - registers TVM's own, which must not come after ours
     import tvm_ffi
 
     def compiled(code: str) -> bytes:
