@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -48,8 +49,22 @@ T = TypeVar("T")
 _ATTEMPTS = 3
 _MOST_DEATHS = 2
 _MOST_COMPILERS = 4
+_MOST_AT_ONCE = 64
 _REASON_CHARACTERS = 500
 _LEAVING_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sweep:
+    """What the kernels of a sweep share. `opened` is set once there is a device, or never will be;
+    `left` once nobody wants the rest.
+    """
+
+    target: Target
+    policy: TimingPolicy
+    seed: int
+    opened: Event = field(default_factory=Event)
+    left: Event = field(default_factory=Event)
 
 
 class RemoteRunner:
@@ -124,29 +139,35 @@ class RemoteRunner:
     ) -> Iterator[tuple[Kernel, Samples | Failed]]:
         """Each kernel with its samples, or with why there are none, as they come.
 
-        A few kernels are pulled ahead, to be compiled while others are timed. Raises TargetError
-        where the device is lost for good; what was given before stays measured.
+        A few kernels are pulled ahead, to be compiled while others are timed, the first ones while
+        the device is connected to. Raises TargetError where the device is lost for good; what was
+        given before stays measured.
         """
-        self._pool.open()
-        threads = self._pool.count + min(_MOST_COMPILERS, _usable_cores())
+        sweep = _Sweep(target=target, policy=policy, seed=seed)
         pending = iter(kernels)
         running: dict[Future[Samples | Failed], Kernel] = {}
-        executor = ThreadPoolExecutor(threads)
-        turns, left = itertools.count(), Event()
+        executor = ThreadPoolExecutor(_MOST_AT_ONCE)
+        turns = itertools.count()
+
+        def begin(count: int) -> None:
+            while len(running) < count and (kernel := next(pending, None)) is not None:
+                running[executor.submit(self._time_kernel, kernel, sweep, next(turns))] = kernel
+
+        ahead = min(_MOST_COMPILERS, _usable_cores())
         try:
+            begin(ahead)
+            self._pool.open()
+            sweep.opened.set()
             while True:
-                while len(running) < threads and (kernel := next(pending, None)) is not None:
-                    task = executor.submit(
-                        self._time_kernel, kernel, target, policy, seed, next(turns), left
-                    )
-                    running[task] = kernel
+                begin(min(_MOST_AT_ONCE, ahead + self._pool.count))
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for task in [each for each in running if each in done]:  # as they were pulled
                     yield running.pop(task), task.result()
         finally:
-            left.set()
+            sweep.left.set()
+            sweep.opened.set()
             self._leave(executor, running)
 
     def time_networks(
@@ -211,26 +232,19 @@ class RemoteRunner:
                     raise TargetError(f"{why}: the third time in a row.") from error
         raise AssertionError
 
-    def _time_kernel(
-        self,
-        kernel: Kernel,
-        target: Target,
-        policy: TimingPolicy,
-        seed: int,
-        turn: int,
-        left: Event,
-    ) -> Samples | Failed:
-        library = self._compilers.library(kernel, target)
+    def _time_kernel(self, kernel: Kernel, sweep: _Sweep, turn: int) -> Samples | Failed:
+        library = self._compilers.library(kernel, sweep.target)
         if isinstance(library, Failed):
             return library
         compiled_s = time.monotonic()
+        sweep.opened.wait()
+        if sweep.left.is_set():
+            return Failed(reason="the sweep was left")  # which nobody hears
         try:
             return self._persist(
-                lambda device: self._time_library(
-                    device, library, kernel, target, policy, seed, compiled_s
-                ),
+                lambda device: self._time_library(device, library, kernel, sweep, compiled_s),
                 turn,
-                left,
+                sweep.left,
             )
         except SessionDiedError as error:
             return Failed(reason=str(error)[:_REASON_CHARACTERS])
@@ -240,14 +254,13 @@ class RemoteRunner:
         device: RemoteDevice,
         library: CompiledKernel,
         kernel: Kernel,
-        target: Target,
-        policy: TimingPolicy,
-        seed: int,
+        sweep: _Sweep,
         compiled_s: float,
     ) -> Samples | Failed:
+        target = sweep.target
         asked = {
             "do": "time_library", "kernel": kernel.to_dict(), "target": dataclasses.asdict(target),
-            "policy": dataclasses.asdict(policy), "seed": seed,
+            "policy": dataclasses.asdict(sweep.policy), "seed": sweep.seed,
             "operands": library.operands, "executable": library.executable,
         }  # fmt: skip
         begun_s = time.monotonic()

@@ -17,6 +17,5 @@ def test_shares_are_of_the_wall_without_the_wait_for_the_compiler() -> None:
             parts = each["device_s"] + each["waiting_for_compiler_s"] + each["lost_s"]
             assert abs(parts - each["wall_s"]) < 1e-9
             assert 0 < each["device_s"] < each["wall_s"]
-            assert 0 < each["connecting_s"] < each["wall_s"]
             assert 0 < each["lost_share"] < 1
     assert found["met"] == (found["lost_share"] <= found["bar"])
