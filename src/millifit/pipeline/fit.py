@@ -88,9 +88,12 @@ def _opened(recipe: Recipe, timer: Timer | None, progress: Progress) -> Iterator
     parse_budget(recipe.budget)
     device = device_access(recipe.device, recipe.device_token_file, recipe.device_ca)
     target = reachable_target(recipe.target, device, threads=recipe.threads)
-    with open_run(Path(recipe.run), identity_of(recipe)) as folder:
+    with (
+        timing(timer, device, target, progress) as chosen,  # a device that is not there leaves none
+        open_run(Path(recipe.run), identity_of(recipe)) as folder,
+    ):
         write_recipe(recipe, folder.path / "recipe.yaml")
-        with timing(timer, device, target, progress) as chosen, _resumable(recipe):
+        with _resumable(recipe):
             yield workbench(recipe, folder, chosen, target, progress)
 
 
