@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ import pytest
 import tiny
 import torch
 from roofline import RooflineTimer
+from tiny import MakeRecipe
 
 from millifit.models import from_module
 from millifit.pipeline import fit
 from millifit.recipe import Recipe
 from millifit.targets.catalog import add_target, find_target
 from millifit.targets.importer.onnx_file import write_network
-
-MakeRecipe = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakeRecipe
 from roofline import RooflineTimer
+from tiny import MakeRecipe
 
 from millifit.compress.evaluate import outputs
 from millifit.errors import UsageError

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import MakeRecipe
 from roofline import RooflineTimer
+from tiny import MakeRecipe
 
 from millifit.compress.evaluate import accuracy
 from millifit.compress.plan import Plan

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakeRecipe
 from roofline import RooflineTimer
+from tiny import MakeRecipe
 
 from millifit.errors import TargetError
 from millifit.pipeline import compile_model, fit, predict, profile

@@ -15,8 +15,8 @@ from typing import Any
 
 import onnx
 import pytest
-from conftest import MakeRecipe
 from roofline import RooflineTimer
+from tiny import MakeRecipe
 
 from millifit.compress.plan import Plan
 from millifit.errors import MillifitError, RunFolderError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -10,8 +11,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
+from millifit.recipe import Recipe
 from millifit.samples import Floats, Labels
 
+MakeRecipe = Callable[..., Recipe]
+"""Makes the recipe of a run in a folder; see the fixture `make_recipe`."""
 SHAPE = (1, 8, 8)
 CLASSES = 10
 _STEPS, _BATCH = 200, 64
