@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,21 @@ from millifit.targets.device import runtime_device
 from millifit.targets.kernel import Kernel
 from millifit.targets.loaded_bundle import LoadedBundle, load_bundle
 from millifit.targets.network import TensorType
-from millifit.targets.runner.clock import clock_for
 from millifit.targets.runner.energy import Rapl, rapl_domains
-from millifit.targets.runner.kernel_timing import repeat
+from millifit.targets.runner.kernel_timing import KernelBench
 from millifit.targets.runner.worker import Worker
 from millifit.targets.target import Target
-from millifit.targets.timing import TimingPolicy, sample
+from millifit.targets.timing import TimingPolicy
 
 Request = Mapping[str, Any]
-
-_OVERHEAD_CALLS = 2000
-_OVERHEAD_REPEATS = 7
 
 
 class DeviceWorker:
     """Answers a session's requests; holds the kernels of one operator, or a network."""
 
     def __init__(self) -> None:
-        self._rapl = Rapl(rapl_domains())
+        self._bench = KernelBench(Rapl(rapl_domains()))
         self._networks = Worker()
-        self._subject: tuple[object, ...] = ()
-        self._runs: dict[str, Any] = {}
-        self._made: dict[Any, Any] = {}
-        self._overheads: dict[int, float] = {}
         self._bundle: tuple[str, LoadedBundle] | None = None
 
     def answer(self, request: Request) -> object:
@@ -55,50 +46,12 @@ class DeviceWorker:
         """Samples of a kernel whose library was uploaded; and how long they took to take."""
         kernel = Kernel.from_dict(request["kernel"])
         target = Target.from_dict(request["target"])
-        policy = TimingPolicy(**request["policy"])
-        subject = (kernel.with_choice(()), target, policy.working_set_bytes, request["seed"])
-        if subject != self._subject:
-            self._subject, self._runs, self._made = subject, {}, {}
-        if kernel.key not in self._runs:
-            self._runs[kernel.key] = self._ready(kernel, target, policy, request)
-        gc.disable()
+        policy, seed = TimingPolicy(**request["policy"]), request["seed"]
+        self._bench.prepare(kernel, target, policy, seed=seed, source=_Uploaded(request))
         begun = time.perf_counter()
-        samples = sample(self._runs[kernel.key], policy, drawn_j=self._meter(target))
+        samples = self._bench.time(kernel, target, policy, seed=seed)
         timed_s = time.perf_counter() - begun
-        gc.enable()
         return {"run_s": list(samples.run_s), "energy_j": samples.energy_j, "timed_s": timed_s}
-
-    def _meter(self, target: Target) -> Callable[[], float | None]:
-        """The joules drawn so far; nobody knows those of a GPU."""
-        return self._rapl.drawn_j if target.gpu is None else lambda: None
-
-    def _ready(self, kernel: Kernel, target: Target, policy: TimingPolicy, request: Request) -> Any:
-        device = runtime_device(target)
-        library = _load(request["library"])
-        built = BuiltKernel(
-            kernel=kernel,
-            function=_operator(library, device) if request["executable"] else library["main"],
-            operand_types=tuple(
-                TensorType(shape=tuple(shape), dtype=dtype) for shape, dtype in request["operands"]
-            ),
-            device=device,
-        )
-        rng = np.random.default_rng(request["seed"])
-        operands = built.operands(rng, policy.working_set_bytes, self._made)
-        clock = clock_for(target)
-        overhead_s = self._overhead_s(library, len(operands[0])) if clock.counts_calls else 0.0
-        return repeat(built.function, operands, overhead_s=overhead_s, clock=clock)
-
-    def _overhead_s(self, library: Any, operands: int) -> float:
-        import tvm
-
-        if operands not in self._overheads:
-            tensors = [tvm.runtime.tensor(np.zeros(1, np.float32)) for _ in range(operands)]
-            empty = library.get_function("empty", query_imports=True)
-            run = repeat(empty, [tensors], overhead_s=0.0)
-            fastest = min(run(_OVERHEAD_CALLS) for _ in range(_OVERHEAD_REPEATS))
-            self._overheads[operands] = fastest / _OVERHEAD_CALLS
-        return self._overheads[operands]
 
     def _outputs(self, request: Request) -> dict[str, object]:
         """The first output for every sample of a batch, in a file of its own."""
@@ -113,6 +66,33 @@ class DeviceWorker:
         with tempfile.NamedTemporaryFile(suffix=".npy", delete=False) as file:
             np.save(file, made)
         return {"file": file.name}
+
+
+class _Uploaded:
+    """The library of a request, with its kernel and the empty function of as many arguments."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._library: Any = None
+
+    def build(self, kernel: Kernel, target: Target) -> BuiltKernel:
+        """The kernel of the library; MeasurementError where it does not load."""
+        device = runtime_device(target)
+        self._library = _load(self._request["library"])
+        executable = self._request["executable"]
+        return BuiltKernel(
+            kernel=kernel,
+            function=_operator(self._library, device) if executable else self._library["main"],
+            operand_types=tuple(
+                TensorType(shape=tuple(shape), dtype=dtype)
+                for shape, dtype in self._request["operands"]
+            ),
+            device=device,
+        )
+
+    def empty(self, operands: int) -> Any:  # noqa: ARG002 - as many as the kernel has
+        """The library's empty function, which takes as many arguments as its kernel."""
+        return self._library.get_function("empty", query_imports=True)
 
 
 def _operator(library: Any, device: Any) -> Any:

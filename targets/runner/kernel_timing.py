@@ -1,4 +1,4 @@
-"""Timing one kernel in this process: compile it, rotate its operands, subtract the call itself.
+"""Timing one kernel in this process: build it, rotate its operands, subtract the call itself.
 
 On a GPU its own clock is asked, which does not see the call.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,6 +17,9 @@ from millifit.targets.runner.clock import Clock, WallClock, clock_for
 from millifit.targets.runner.energy import Rapl
 from millifit.targets.target import Target
 from millifit.targets.timing import Samples, TimingPolicy, sample
+
+if TYPE_CHECKING:
+    from millifit.targets.build import BuiltKernel
 
 # No kernel is faster than a call from compiled code; keeps what the subtraction leaves above zero.
 _FLOOR_S = 10e-9
@@ -29,11 +31,47 @@ _WALL_CLOCK = WallClock()
 Operands = Sequence[Sequence[Any]]
 
 
+class KernelSource(Protocol):
+    """Where the code of a kernel comes from: a compiler here, or a library that was uploaded."""
+
+    def build(self, kernel: Kernel, target: Target) -> BuiltKernel:
+        """The kernel, ready to be called in this process."""
+        ...
+
+    def empty(self, operands: int) -> Callable[..., object]:
+        """A compiled function of so many operands that does nothing."""
+        ...
+
+
+class Compiler:
+    """Compiles kernels for this machine."""
+
+    def build(self, kernel: Kernel, target: Target) -> BuiltKernel:
+        """The kernel; CompileError where the code cannot be generated."""
+        from millifit.targets.build import build_kernel
+
+        return build_kernel(kernel, target)
+
+    def empty(self, operands: int) -> Callable[..., object]:
+        """A compiled function of so many operands that does nothing."""
+        import tvm
+        from tvm import tirx
+
+        names = [tirx.Var(f"operand{i}", "handle") for i in range(operands)]
+        empty = tirx.PrimFunc(names, tirx.Evaluate(0)).with_attr("global_symbol", "empty")
+        made = tvm.compile(tvm.IRModule({"empty": empty}), target="llvm").jit()
+        function: Callable[..., object] = made["empty"]
+        return function
+
+
+_COMPILER = Compiler()
+
+
 class KernelBench:
-    """Compiles kernels for this machine and times them.
+    """Times kernels on this machine.
 
     What belongs to one operator is kept until another one comes, so that variants of it (the same
-    kernel with other choices) can be timed in turn without compiling anything twice.
+    kernel with other choices) can be timed in turn without building anything twice.
     """
 
     def __init__(self, rapl: Rapl | None = None) -> None:
@@ -42,19 +80,36 @@ class KernelBench:
         self._subject: tuple[object, ...] = ()
         self._runs: dict[Kernel, Callable[[int], float]] = {}
         self._made: dict[Any, Any] = {}
+        self._overheads: dict[int, float] = {}
 
-    def time(self, kernel: Kernel, target: Target, policy: TimingPolicy, *, seed: int) -> Samples:
-        """Samples of a kernel on `target`, which must be this machine, under `policy`.
+    def prepare(
+        self,
+        kernel: Kernel,
+        target: Target,
+        policy: TimingPolicy,
+        *,
+        seed: int,
+        source: KernelSource = _COMPILER,
+    ) -> None:
+        """Build a kernel and its operands, unless it is the last operator's and was built before.
 
-        A sample is the time inside the kernel: what it costs to call it from Python is measured
-        with an empty kernel of as many operands and subtracted (its energy is not). On a GPU it is
-        what the GPU's own clock shows. Raises CompileError where the code cannot be generated.
+        Raises what `source` raises.
         """
         subject = (kernel.with_choice(()), target, policy.working_set_bytes, seed)
         if subject != self._subject:
             self._subject, self._runs, self._made = subject, {}, {}
         if kernel not in self._runs:
-            self._runs[kernel] = self._ready(kernel, target, policy, seed)
+            self._runs[kernel] = self._ready(kernel, target, policy, seed, source)
+
+    def time(self, kernel: Kernel, target: Target, policy: TimingPolicy, *, seed: int) -> Samples:
+        """Samples of a kernel on `target`, which must be this machine, under `policy`.
+
+        What was not prepared is compiled. A sample is the time inside the kernel: what it costs to
+        call it from Python is measured with an empty kernel of as many operands and subtracted (its
+        energy is not). On a GPU it is what the GPU's own clock shows. Raises CompileError where the
+        code cannot be generated.
+        """
+        self.prepare(kernel, target, policy, seed=seed)
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -68,16 +123,28 @@ class KernelBench:
         return self._drawn_j if target.gpu is None else lambda: None
 
     def _ready(
-        self, kernel: Kernel, target: Target, policy: TimingPolicy, seed: int
+        self, kernel: Kernel, target: Target, policy: TimingPolicy, seed: int, source: KernelSource
     ) -> Callable[[int], float]:
-        from millifit.targets.build import build_kernel
-
-        built = build_kernel(kernel, target)
+        built = source.build(kernel, target)
         rng = np.random.default_rng(seed)
         operands = built.operands(rng, policy.working_set_bytes, self._made)
         clock = clock_for(target)
-        overhead_s = _call_overhead_s(len(operands[0])) if clock.counts_calls else 0.0
+        overhead_s = self._overhead_s(source, len(operands[0])) if clock.counts_calls else 0.0
         return repeat(built.function, operands, overhead_s=overhead_s, clock=clock)
+
+    def _overhead_s(self, source: KernelSource, operands: int) -> float:
+        """Seconds that it takes Python to call a compiled function with so many operands.
+
+        The fastest of some loops: interruptions only ever add.
+        """
+        import tvm
+
+        if operands not in self._overheads:
+            tensors = [tvm.runtime.tensor(np.zeros(1, np.float32)) for _ in range(operands)]
+            run = repeat(source.empty(operands), [tensors], overhead_s=0.0)
+            fastest = min(run(_OVERHEAD_CALLS) for _ in range(_OVERHEAD_REPEATS))
+            self._overheads[operands] = fastest / _OVERHEAD_CALLS
+        return self._overheads[operands]
 
 
 def repeat(
@@ -100,20 +167,3 @@ def repeat(
         return max(clock.seconds(call) - n * overhead_s, n * _FLOOR_S)
 
     return run
-
-
-@lru_cache
-def _call_overhead_s(operands: int) -> float:
-    """Seconds that it takes Python to call a compiled function with so many operands.
-
-    The fastest of some loops: interruptions only ever add.
-    """
-    import tvm
-    from tvm import tirx
-
-    names = [tirx.Var(f"operand{i}", "handle") for i in range(operands)]
-    empty = tirx.PrimFunc(names, tirx.Evaluate(0)).with_attr("global_symbol", "empty")
-    function = tvm.compile(tvm.IRModule({"empty": empty}), target="llvm").jit()["empty"]
-    tensors = [tvm.runtime.tensor(np.zeros(1, np.float32)) for _ in range(operands)]
-    run = repeat(function, [tensors], overhead_s=0.0)
-    return min(run(_OVERHEAD_CALLS) for _ in range(_OVERHEAD_REPEATS)) / _OVERHEAD_CALLS
