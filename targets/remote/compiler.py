@@ -5,15 +5,13 @@ It speaks the protocol of `runner.child`: one JSON object a line, an answer for 
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from millifit.errors import MeasurementError
 from millifit.targets.kernel import Kernel
+from millifit.targets.runner.serving import answered, serve
 from millifit.targets.target import Target
 
 
@@ -41,17 +39,7 @@ def answer(request: Mapping[str, Any]) -> object:
 
 def main() -> None:
     """Serve on the pipes; whatever libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        said: dict[str, object] = {"id": request["id"]}
-        try:
-            said["value"] = answer(request)
-        except Exception as error:  # the parent decides; here every failure is an answer
-            said["error"] = f"{type(error).__name__}: {error}"
-        answers.write(json.dumps(said) + "\n")
-        answers.flush()
+    serve(lambda request: answered(answer, request))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from millifit.targets.runner.child import ChildLostError, RequestFailedError
+from millifit.targets.runner.serving import answered
 
 _LARGEST_ANSWER = 64 << 20
 _DYING_S = 5.0
@@ -129,10 +130,7 @@ def _serve(make: Callable[[], Answer], requests: int, answers: int) -> None:
         with os.fdopen(requests, "r") as lines:
             for line in lines:
                 request = json.loads(line)
-                try:
-                    said: dict[str, object] = {"id": request["id"], "value": answer(request)}
-                except Exception as error:
-                    said = {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
+                said = {"id": request["id"], **answered(answer, request)}
                 _write(answers, json.dumps(said).encode() + b"\n")
         status = 0
     except BaseException as error:

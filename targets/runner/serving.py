@@ -11,6 +11,17 @@ from typing import Any
 Request = Mapping[str, Any]
 
 
+def answered(answer: Callable[[Request], object], request: Request) -> dict[str, object]:
+    """What `answer` gives as ``{"value": ...}``, or as ``{"error": text}`` whatever it raises.
+
+    The parent decides what a failure means; here each is an answer.
+    """
+    try:
+        return {"value": answer(request)}
+    except Exception as error:  # operators and libraries raise all kinds
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
 def serve(answer: Callable[[Request], Mapping[str, object]]) -> None:
     """Answer every line of standard input on standard output, until the input ends.
 

@@ -22,7 +22,7 @@ from millifit.targets.runner.energy import Rapl, rapl_domains
 from millifit.targets.runner.kernel_timing import KernelBench
 from millifit.targets.runner.memory import forget_peak, status_bytes
 from millifit.targets.runner.network_timing import NetworkTimingPolicy
-from millifit.targets.runner.serving import Request, serve
+from millifit.targets.runner.serving import Request, answered, serve
 from millifit.targets.target import Target
 from millifit.targets.timing import TimingPolicy
 
@@ -118,13 +118,6 @@ def take_turn(infer: Infer, policy: NetworkTimingPolicy) -> list[float]:
     return seconds
 
 
-def _answered(worker: Worker, request: Request) -> dict[str, object]:
-    try:
-        return {"value": worker.answer(request)}
-    except Exception as error:  # the parent decides; here every failure is an answer
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
 def _prepare() -> None:
     import millifit.targets.build  # noqa: F401 - loads the compiler before the first deadline runs
 
@@ -174,7 +167,7 @@ _IMPORTS: Mapping[str, Callable[[], OpenNetwork]] = {
 def main() -> None:
     """Serve on the pipes."""
     worker = Worker()
-    serve(lambda request: _answered(worker, request))
+    serve(lambda request: answered(worker.answer, request))
 
 
 if __name__ == "__main__":
