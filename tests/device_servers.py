@@ -113,9 +113,11 @@ class DeviceServerProcess:
     def power_off(self) -> None:
         """Kill all of its processes at once, as a power failure does."""
         while alive := self.processes():
-            for pid in alive:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            # Stopped first: killed one by one, some would still tell of the others' end.
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in alive:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
             self.process.wait()
 
     def close(self) -> None:
